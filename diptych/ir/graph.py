@@ -16,16 +16,19 @@ Array = np.ndarray[Any, Any]
 
 
 class Op:
-    """What a Node does. Subclasses are frozen dataclasses whose fields are the attributes (see `diptych.ops`)."""
+    """What a Node does. Subclasses are frozen dataclasses whose fields are the attributes (see `diptych.ops`).
+
+    Operands are declared `*: Any, **: Any` so that a subclass may name its own: `infer(self, x, w, bias=None)`.
+    """
 
     name: ClassVar[str]
     __slots__ = ()
 
-    def infer(self, *types: TensorType) -> TensorType | tuple[TensorType, ...]:
+    def infer(self, *types: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         """The type rule: result types from operand types; raises TypeRuleError."""
         raise NotImplementedError
 
-    def reference(self, *arrays: Array) -> Array | tuple[Array, ...]:
+    def reference(self, *arrays: Any, **_: Any) -> Array | tuple[Array, ...]:
         """The NumPy definition; works in the dtype of its operands (float32 or float64)."""
         raise NotImplementedError
 

@@ -1,0 +1,56 @@
+"""The table of emitters: kernel kind -> the function that writes its native code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from llvmlite import ir
+
+from diptych.codegen.builder import I64, PTR, Fn, Val
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.codegen.math import Math
+    from diptych.ir.kernel import Expr, Kernel
+    from diptych.targets.base import Target
+
+__all__ = ["EMITTERS", "Emitter", "emit_kernel", "emits", "evaluate"]
+
+Emitter = Callable[["Fn", "Kernel"], None]
+EMITTERS: dict[str, Emitter] = {}
+E = TypeVar("E", bound=Emitter)
+
+
+def emits(kind: str) -> Callable[[E], E]:
+    """Register the emitter of a kernel kind. It fills the body of the function it is handed."""
+
+    def register(emitter: E) -> E:
+        if kind in EMITTERS:
+            raise TypeError(f"two emitters for kernels of kind {kind!r}")
+        EMITTERS[kind] = emitter
+        return emitter
+
+    return register
+
+
+def emit_kernel(module: ir.Module, kernel: Kernel, name: str, target: Target) -> ir.Function:
+    """Write `kernel` as function `name` into `module`.
+
+    The emitter finds `fn.args["begin"]`, `["end"]` (work items), `["scratch"]` and `["p0"]`, `["p1"]` ... (operands).
+    """
+    params = [("begin", I64), ("end", I64), ("scratch", PTR)] + [(f"p{i}", PTR) for i in range(len(kernel.operands))]
+    fn = Fn(module, name, params, target, internal=True)
+    EMITTERS[kernel.kind](fn, kernel)
+    return fn.finish()
+
+
+def evaluate(math: Math, expr: Expr, inputs: Sequence[Val]) -> list[Val]:
+    """Write the code of an Expr on scalars or vectors; returns its results."""
+    lanes = max((v.lanes for v in inputs), default=1)
+    regs: list[Val] = [math.fn.splat(v, lanes) for v in inputs]
+    regs += [math.const(value, dtype, lanes) for value, dtype in expr.consts]
+    for op, args in expr.steps:
+        regs.append(op.lower(math, *(regs[a] for a in args)))  # type: ignore[attr-defined]
+    return [regs[r] for r in expr.results]
