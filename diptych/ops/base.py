@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -67,13 +67,13 @@ class Elementwise(Op):
     __slots__ = ()
     samples: ClassVar[tuple[Sample, ...]]
 
-    def infer(self, *types: TensorType) -> TensorType:
+    def infer(self, *types: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         """Default rule: operands of one dtype, shapes broadcast as in NumPy, same dtype out."""
         if len({t.dtype for t in types}) != 1:
             raise TypeRuleError(f"operands must have one dtype, got {', '.join(t.dtype for t in types)}")
         return types[0].with_shape(broadcast(*(t.shape for t in types)))
 
-    def lower(self, k: Math, *xs: Val) -> Val:
+    def lower(self, k: Math, *xs: Any, **_: Any) -> Val:
         """The body of the loop, on scalars or vectors."""
         raise NotImplementedError
 
@@ -112,7 +112,7 @@ class Composite(Op):
     __slots__ = ()
     samples: ClassVar[tuple[Sample, ...]]
 
-    def decompose(self, g: Builder, *xs: Value) -> Value | tuple[Value, ...]:
+    def decompose(self, g: Builder, *xs: Any, **_: Any) -> Value | tuple[Value, ...]:
         raise NotImplementedError
 
 
@@ -136,6 +136,7 @@ def _snake(name: str) -> str:
     return out
 
 
+@dataclass_transform(frozen_default=True)
 def op(cls: C) -> C:
     """Make `cls` a frozen dataclass, check that no rule is missing, and register it under its snake_case name."""
     cls = dataclass(frozen=True, slots=True)(cls)
