@@ -1,0 +1,231 @@
+"""Object code into executable memory, without llvmlite: layout, relocation, and a mapping that is never W and X."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import struct
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from diptych.errors import FormatError, UnsupportedError
+from diptych.runtime import relocate
+from diptych.runtime.elf import AARCH64, X86_64, ObjectFile, parse_object
+
+__all__ = ["Image", "LoadedObject", "link", "load_object"]
+
+_PAGE = 16384 if platform.machine() in ("arm64", "aarch64") else 4096  # 16 KiB covers 4 and 16 KiB kernels
+_READ, _WRITE, _EXEC = 1, 2, 4
+_MAP_32BIT = 0x40
+
+
+@dataclass(slots=True)
+class Image:
+    """A linked object at `base`: code in [0, code_end), constants up to ro_end, variables after; `names` -> address."""
+
+    base: int
+    data: bytearray
+    code_end: int
+    ro_end: int
+    names: dict[str, int]
+
+
+class _Layout:
+    """Where each section, jump stub and GOT slot lies, relative to the base."""
+
+    def __init__(self, obj: ObjectFile) -> None:
+        x86 = obj.machine == X86_64
+        calls = relocate.X86_CALLS if x86 else relocate.AARCH64_CALLS
+        got = relocate.X86_GOT if x86 else relocate.AARCH64_GOT
+        self.offsets: dict[int, int] = {}
+        self.stubs: dict[int, int] = {}
+        self.slots: dict[int, int] = {}
+        at = self._place(obj, 0, lambda s: s.executable)
+        at = -(-at // 16) * 16
+        for r in obj.relocations:
+            symbol = obj.symbols[r.symbol]
+            if r.kind in calls and symbol.external and r.symbol not in self.stubs:
+                self.stubs[r.symbol] = at
+                at += relocate.STUB_BYTES
+        self.code_end = at = -(-at // _PAGE) * _PAGE
+        at = self._place(obj, at, lambda s: not s.executable and not s.writable)
+        at = -(-at // 8) * 8
+        for r in obj.relocations:
+            if r.kind in got and r.symbol not in self.slots:
+                self.slots[r.symbol] = at
+                at += 8
+        self.ro_end = at = -(-at // _PAGE) * _PAGE
+        at = self._place(obj, at, lambda s: s.writable)
+        self.size = max(-(-at // _PAGE) * _PAGE, _PAGE)
+        if self.size >= 1 << 31:
+            raise FormatError(f"object code: {self.size} bytes of sections; more than 2 GiB cannot be linked")
+
+    def _place(self, obj: ObjectFile, at: int, wanted: Callable[..., bool]) -> int:
+        for i, s in obj.sections.items():
+            if wanted(s):
+                if s.executable and s.writable:
+                    raise FormatError(f"object code: section {s.name} is writable and executable; refused")
+                at = -(-at // s.align) * s.align
+                self.offsets[i] = at
+                at += s.size
+        return at
+
+
+def link(obj: ObjectFile, layout: _Layout, base: int, resolve: Callable[[str], int | None]) -> Image:
+    """Lay `obj` out as for address `base` and apply its relocations; nothing is mapped or run."""
+    x86 = obj.machine == X86_64
+    patch = relocate.patch_x86_64 if x86 else relocate.patch_aarch64
+    data = bytearray(layout.size)
+    for i, s in obj.sections.items():
+        if s.data is not None:
+            data[layout.offsets[i] : layout.offsets[i] + s.size] = s.data
+
+    known: dict[int, int] = {}
+
+    def address(index: int) -> int:
+        if index not in known:
+            symbol = obj.symbols[index]
+            if symbol.section is not None:
+                known[index] = base + layout.offsets[symbol.section] + symbol.value
+            elif not symbol.external:
+                known[index] = symbol.value
+            else:
+                found = resolve(symbol.name) if symbol.name else None
+                if found is None and not symbol.weak:
+                    raise FormatError(
+                        f"object code: symbol {symbol.name!r} is not defined anywhere; pass its address in `symbols`"
+                    )
+                known[index] = found or 0
+        return known[index]
+
+    for index, at in layout.slots.items():
+        data[at : at + 8] = struct.pack("<Q", address(index))
+    for index, at in layout.stubs.items():
+        data[at : at + relocate.STUB_BYTES] = relocate.stub(x86, address(index))
+
+    calls = relocate.X86_CALLS if x86 else relocate.AARCH64_CALLS
+    got = relocate.X86_GOT if x86 else relocate.AARCH64_GOT
+    for r in obj.relocations:
+        section = obj.sections[r.section]
+
+        def refuse(why: str, r: object = r, name: str = section.name) -> FormatError:
+            return FormatError(f"object code: cannot apply {r} of section {name}: {why}")
+
+        if r.kind in got:
+            target = base + layout.slots[r.symbol]
+        elif r.kind in calls and r.symbol in layout.stubs:
+            target = base + layout.stubs[r.symbol]
+        else:
+            target = address(r.symbol)
+        at = layout.offsets[r.section] + r.offset
+        if r.offset + 4 > section.size:
+            raise refuse("it reaches past the end of the section")
+        patch(data, at, r.kind, base + at, target + r.addend, refuse)
+
+    names = {s.name: address(i) for i, s in enumerate(obj.symbols) if s.section is not None and s.name}
+    return Image(base, data, layout.code_end, layout.ro_end, names)
+
+
+class LoadedObject:
+    """Executable memory made from object code; it lives exactly as long as this value.
+
+    Keep a reference for as long as any address taken from it may be called.
+    """
+
+    def __init__(self, base: int, size: int, names: dict[str, int], immortal: bool) -> None:
+        self._names = names
+        self.size = size
+        if not immortal:
+            # Not at exit: other threads may still run in it while the interpreter comes down.
+            weakref.finalize(self, _unmap, base, size).atexit = False
+
+    def address(self, name: str) -> int:
+        """The address of a symbol defined by the object; FormatError when there is none of that name."""
+        try:
+            return self._names[name]
+        except KeyError:
+            known = ", ".join(sorted(self._names)[:8])
+            raise FormatError(f"object code defines no symbol {name!r}; it has: {known}") from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+
+_libc: ctypes.CDLL | None = None
+
+
+def _c() -> ctypes.CDLL:
+    global _libc
+    if _libc is None:
+        lib = ctypes.CDLL(None, use_errno=True)
+        lib.mmap.restype = ctypes.c_void_p
+        lib.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+        lib.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        lib.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        _libc = lib
+    return _libc
+
+
+def _unmap(base: int, size: int) -> None:
+    _c().munmap(base, size)
+
+
+def _c_symbol(name: str) -> int | None:
+    """The address of a C library function (memcpy, memset, ...), or None."""
+    try:
+        return ctypes.cast(getattr(_c(), name), ctypes.c_void_p).value
+    except AttributeError:
+        return None
+
+
+def _machine() -> int:
+    name = platform.machine().lower()
+    if name in ("x86_64", "amd64"):
+        return X86_64
+    if name in ("aarch64", "arm64"):
+        return AARCH64
+    raise UnsupportedError(f"diptych makes code for x86-64 and aarch64; this machine is {name!r}")
+
+
+def load_object(code: bytes, symbols: Mapping[str, int] | None = None, *, immortal: bool = False) -> LoadedObject:
+    """Load an ELF64 relocatable object into executable memory.
+
+    External names are looked up in `symbols`, then in the C library. `immortal` keeps the mapping for the life of
+    the process (for code that threads may be inside of when the interpreter ends).
+    """
+    obj = parse_object(code)
+    if obj.machine != _machine():
+        raise FormatError(f"object code is for ELF machine {obj.machine}, this one is {_machine()}: compile it again")
+    layout = _Layout(obj)
+    given = symbols or {}
+
+    def resolve(name: str) -> int | None:
+        found = given.get(name)
+        return found if found is not None else _c_symbol(name)
+
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    if obj.machine == X86_64 and any(r.kind in (10, 11) for r in obj.relocations):
+        flags |= _MAP_32BIT  # code compiled with reloc='static': its addresses have 32 bits
+    base = _c().mmap(None, layout.size, _READ | _WRITE, flags, -1, 0)
+    if base is None or base == ctypes.c_void_p(-1).value:
+        raise MemoryError(f"mmap of {layout.size} bytes for code failed (errno {ctypes.get_errno()})")
+    try:
+        image = link(obj, layout, base, resolve)
+        ctypes.memmove(base, (ctypes.c_char * layout.size).from_buffer(image.data), layout.size)
+        # On aarch64 Linux the kernel makes the caches coherent when pages first become executable.
+        _protect(base, image.code_end, _READ | _EXEC)
+        _protect(base + image.code_end, image.ro_end - image.code_end, _READ)
+    except BaseException:
+        _unmap(base, layout.size)
+        raise
+    return LoadedObject(base, layout.size, image.names, immortal)
+
+
+def _protect(base: int, size: int, access: int) -> None:
+    if size and _c().mprotect(base, size, access):
+        raise UnsupportedError(
+            f"mprotect refused to make code executable (errno {ctypes.get_errno()}): this system forbids generated code "
+            "(SELinux execmem or a hardened sandbox); allow it, or use the NumPy target"
+        )
