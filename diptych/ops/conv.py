@@ -1,0 +1,266 @@
+"""Convolution and transposed convolution, one to three spatial axes."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.errors import TypeRuleError
+from diptych.ops.base import Arg, Contraction, S, op
+from diptych.ops.rules import floats, per_axis, widened
+
+if TYPE_CHECKING:
+    from diptych.ir import Array, TensorType, Value
+    from diptych.ops.build import Builder
+
+__all__ = ["Conv", "ConvTranspose"]
+
+Pads = tuple[tuple[int, int], ...]
+Index = tuple[int | slice, ...]
+_COLUMN_BYTES = 1 << 25  # the reference unfolds at most this much of an image at a time
+
+
+def _check(op: Conv | ConvTranspose, x: TensorType, w: TensorType) -> int:
+    """What both operators ask of operands and attributes; the number of spatial axes."""
+    n = x.rank - 2
+    if not 1 <= n <= 3 or w.rank != x.rank:
+        raise TypeRuleError(f"input {x} and weight {w} must both have rank 3, 4 or 5 (1 to 3 spatial axes)")
+    per_axis("strides", op.strides, n, 1)
+    per_axis("dilations", op.dilations, n, 1)
+    if len(op.pads) != n or any(len(p) != 2 or min(p) < 0 for p in op.pads):
+        raise TypeRuleError(f"pads={op.pads!r}: {n} pairs (low, high) of integers >= 0 expected for input {x}")
+    if op.groups < 1:
+        raise TypeRuleError(f"groups={op.groups} must be at least 1")
+    if 0 in w.shape[1:]:
+        raise TypeRuleError(f"weight {w} is empty")
+    return n
+
+
+@op
+class Conv(Contraction):
+    """Convolution (cross-correlation) of x[N, C, *S] with w[O, C/groups, *K], plus an optional bias[O]."""
+
+    strides: tuple[int, ...]
+    pads: Pads
+    dilations: tuple[int, ...]
+    groups: int = 1
+
+    samples = (
+        S((1, 3, 8, 8), (4, 3, 3, 3), (4,), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1)),
+        S((2, 3, 9, 7), (5, 3, 3, 3), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1)),
+        S((1, 3, 17, 15), (8, 3, 7, 7), (8,), strides=(2, 2), pads=((3, 3), (3, 3)), dilations=(1, 1)),
+        S((2, 8, 5, 6), (16, 8, 1, 1), (16,), strides=(1, 1), pads=((0, 0), (0, 0)), dilations=(1, 1)),
+        S((1, 6, 7, 7), (4, 6, 1, 1), strides=(2, 2), pads=((0, 0), (0, 0)), dilations=(1, 1)),
+        S((1, 4, 9, 9), (6, 4, 3, 3), strides=(1, 1), pads=((2, 2), (2, 2)), dilations=(2, 2)),
+        S((1, 4, 8, 9), (6, 4, 3, 2), (6,), strides=(2, 1), pads=((0, 1), (2, 0)), dilations=(1, 3)),
+        S((2, 6, 7, 5), (9, 2, 3, 3), (9,), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=3),
+        S((1, 5, 8, 8), (5, 1, 3, 3), (5,), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=5),
+        S((1, 16, 9, 9), (16, 1, 5, 5), strides=(1, 1), pads=((2, 2), (2, 2)), dilations=(1, 1), groups=16),
+        S((2, 3, 6, 6), (6, 1, 3, 3), strides=(1, 1), pads=((0, 0), (0, 0)), dilations=(1, 1), groups=3),
+        S((2, 3, 11), (4, 3, 4), (4,), strides=(3,), pads=((1, 2),), dilations=(2,)),
+        S((1, 2, 4, 5, 6), (3, 2, 2, 3, 3), (3,), strides=(1, 2, 1), pads=((0, 1), (1, 1), (1, 0)),
+          dilations=(1, 1, 2)),
+        S((0, 3, 8, 8), (4, 3, 3, 3), (4,), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1), grad=False),
+        S((1, 3, 3, 5), (2, 3, 3, 5), strides=(1, 1), pads=((0, 0), (0, 0)), dilations=(1, 1)),
+        S((1, 20, 6, 21), (36, 20, 3, 3), (36,), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1)),
+        S(Arg((1, 2, 5, 5), "f64"), Arg((3, 2, 3, 3), "f64"), strides=(1, 1), pads=((1, 1), (1, 1)),
+          dilations=(1, 1)),
+    )  # fmt: skip
+
+    def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
+        floats(x, w, bias)
+        n = _check(self, x, w)
+        c, o = x.shape[1], w.shape[0]
+        if c != w.shape[1] * self.groups or o % self.groups:
+            raise TypeRuleError(
+                f"input {x} has {c} channels, weight {w} with groups={self.groups} takes {w.shape[1] * self.groups}"
+                if c != w.shape[1] * self.groups
+                else f"the {o} outputs of weight {w} do not divide into groups={self.groups}"
+            )
+        if bias is not None and bias.shape != (o,):
+            raise TypeRuleError(f"bias {bias} does not fit weight {w}: expected shape ({o},)")
+        out = []
+        for i in range(n):
+            reach = self.dilations[i] * (w.shape[2 + i] - 1) + 1
+            room = x.shape[2 + i] + sum(self.pads[i]) - reach
+            if room < 0:
+                raise TypeRuleError(
+                    f"spatial axis {i} of input {x} with pads {self.pads[i]} is shorter than the kernel's reach {reach}"
+                )
+            out.append(room // self.strides[i] + 1)
+        return x.with_shape((x.shape[0], o, *out))
+
+    def reference(self, x: Array, w: Array, bias: Array | None = None) -> Array:
+        dtype = x.dtype
+        x, w = widened(x), widened(w)
+        kernel = w.shape[2:]
+        if any(hi or lo for lo, hi in self.pads):
+            x = np.pad(x, ((0, 0), (0, 0), *self.pads))
+        out = tuple(
+            (size - d * (k - 1) - 1) // s + 1
+            for size, k, s, d in zip(x.shape[2:], kernel, self.strides, self.dilations, strict=True)
+        )
+        y = np.empty((x.shape[0], w.shape[0], *out), x.dtype)
+        for image, result in zip(x, y, strict=True):
+            if w.shape[1] == 1 and self.groups > 1:
+                self._depthwise(image, w, result)
+            else:
+                self._unfolded(image, w, result)
+        if bias is not None:
+            y += widened(bias).reshape(-1, *(1,) * len(out))
+        return y.astype(dtype, copy=False)
+
+    def _shifted(self, image: Array, at: tuple[int, ...], out: tuple[int, ...]) -> Array:
+        """The input element that kernel position `at` meets, for every output position (a view)."""
+        where = zip(at, out, self.strides, self.dilations, strict=True)
+        return image[(slice(None), *(slice(k * d, k * d + s * (o - 1) + 1, s) for k, o, s, d in where))]
+
+    def _depthwise(self, image: Array, w: Array, result: Array) -> None:
+        out, times = result.shape[1:], result.shape[0] // self.groups
+        y = result.reshape(self.groups, times, *out)
+        y[...] = 0
+        product_ = np.empty_like(y)
+        for at in product(*map(range, w.shape[2:])):
+            position: Index = (slice(None), 0, *at)
+            weight = w[position].reshape(self.groups, times, *(1,) * len(out))
+            np.multiply(self._shifted(image, at, out)[:, None], weight, out=product_)
+            y += product_
+
+    def _unfolded(self, image: Array, w: Array, result: Array) -> None:
+        """Unfold rows of the image into columns, then one matrix product per group."""
+        g, out, kernel = self.groups, result.shape[1:], w.shape[2:]
+        depth = prod(w.shape[1:])
+        weights = w.reshape(g, w.shape[0] // g, depth)
+        y = result.reshape(g, w.shape[0] // g, *out)
+        if prod(kernel) == 1 and set(self.strides) == {1}:
+            np.matmul(weights, image.reshape(g, depth, -1), out=y.reshape(g, -1, prod(out)))
+            return
+        row = max(1, depth * g * prod(out[1:]) * image.itemsize)
+        step = max(1, _COLUMN_BYTES // row)
+        columns = np.empty((image.shape[0], *kernel, min(step, out[0]), *out[1:]), image.dtype)
+        for start in range(0, out[0], step):
+            rows = min(step, out[0] - start)
+            part = image[:, start * self.strides[0] :]
+            for at in product(*map(range, kernel)):
+                position: Index = (slice(None), *at, slice(rows))
+                columns[position] = self._shifted(part, at, (rows, *out[1:]))
+            chunk = columns[(slice(None),) * (1 + len(kernel)) + (slice(rows),)]
+            y[:, :, start : start + rows] = np.matmul(weights, chunk.reshape(g, depth, -1)).reshape(
+                g, w.shape[0] // g, rows, *out[1:]
+            )
+
+    def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
+                 ) -> tuple[Value | None, ...]:  # fmt: skip
+        x, w, dy = xs[0], xs[1], dys[0]
+        n, kernel, out = x.rank - 2, w.shape[2:], dy.shape[2:]
+        spatial = tuple(range(2, 2 + n))
+        if x.type.size == 0:  # an empty batch
+            return tuple(g.constant(np.zeros(v.shape), v.dtype) for v in xs)
+        rest = tuple(
+            x.shape[2 + i]
+            + sum(self.pads[i])
+            - self.dilations[i] * (kernel[i] - 1)
+            - 1
+            - self.strides[i] * (out[i] - 1)
+            for i in range(n)
+        )
+        dx = g.emit(ConvTranspose(self.strides, self.pads, self.dilations, self.groups, rest), dy, w)
+        # dw[o, c, k] = sum over n, p of dy[n, o, p] * x[n, c, p * stride + k * dilation]: a convolution in which the
+        # batch is summed over (so it plays the channels) and strides and dilations change places
+        per_group = x.shape[1] // self.groups
+        data = g.reshape(x, (x.shape[0], self.groups, per_group, *x.shape[2:]))
+        data = g.transpose(data, (2, 1, 0, *(a + 1 for a in spatial)))
+        data = g.reshape(data, (per_group, self.groups * x.shape[0], *x.shape[2:]))
+        filters = g.transpose(dy, (1, 0, *spatial))
+        dw = g.emit(Conv(self.dilations, self.pads, self.strides, self.groups), data, filters)
+        dw = g.slice(dw, (0,) * dw.rank, (*dw.shape[:2], *kernel))
+        dw = g.transpose(dw, (1, 0, *spatial))
+        return (dx, dw) if len(xs) == 2 else (dx, dw, g.sum(dy, (0, *spatial)))
+
+
+@op
+class ConvTranspose(Contraction):
+    """Transposed convolution of x[N, C, *S] with w[C, O/groups, *K], plus an optional bias[O].
+
+    Output extent: (in - 1) * stride - low - high + dilation * (k - 1) + output_padding + 1.
+    """
+
+    strides: tuple[int, ...]
+    pads: Pads
+    dilations: tuple[int, ...]
+    groups: int = 1
+    output_padding: tuple[int, ...] = ()  # () means zeros
+
+    samples = (
+        S((1, 3, 4, 5), (3, 4, 3, 3), (4,), strides=(1, 1), pads=((0, 0), (0, 0)), dilations=(1, 1)),
+        S((2, 4, 5, 3), (4, 3, 4, 4), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1)),
+        S((1, 4, 5, 5), (4, 2, 3, 3), (4,), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=2,
+          output_padding=(1, 1)),
+        S((1, 5, 4, 4), (5, 1, 4, 4), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=5),
+        S((1, 2, 4, 6), (2, 3, 2, 3), (3,), strides=(3, 2), pads=((0, 1), (2, 0)), dilations=(2, 1),
+          output_padding=(2, 0)),
+        S((2, 3, 7), (3, 2, 5), (2,), strides=(3,), pads=((2, 1),), dilations=(1,)),
+        S((1, 2, 3, 2, 4), (2, 2, 2, 3, 2), (2,), strides=(2, 1, 2), pads=((0, 0), (1, 1), (0, 1)),
+          dilations=(1, 1, 1)),
+        S((0, 3, 4, 4), (3, 2, 2, 2), strides=(2, 2), pads=((0, 0), (0, 0)), dilations=(1, 1), grad=False),
+        S((1, 8, 1, 1), (8, 16, 4, 4), strides=(1, 1), pads=((0, 0), (0, 0)), dilations=(1, 1)),
+    )  # fmt: skip
+
+    def _extra(self, n: int) -> tuple[int, ...]:
+        return self.output_padding or (0,) * n
+
+    def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
+        floats(x, w, bias)
+        n = _check(self, x, w)
+        per_axis("output_padding", self._extra(n), n, 0)
+        if x.shape[1] != w.shape[0] or w.shape[0] % self.groups:
+            raise TypeRuleError(f"input {x} and weight {w} (laid out [C, O/groups, ...]) with groups={self.groups} "
+                                "do not agree on the input channels")  # fmt: skip
+        o = w.shape[1] * self.groups
+        if bias is not None and bias.shape != (o,):
+            raise TypeRuleError(f"bias {bias} does not fit weight {w} with groups={self.groups}: expected shape ({o},)")
+        out = []
+        for i, (size, k) in enumerate(zip(x.shape[2:], w.shape[2:], strict=True)):
+            if size == 0:
+                raise TypeRuleError(f"input {x} is empty along spatial axis {i}")
+            reach = self.dilations[i] * (k - 1) + 1
+            extent = (size - 1) * self.strides[i] - sum(self.pads[i]) + reach + self._extra(n)[i]
+            if extent < 1:
+                raise TypeRuleError(f"spatial axis {i} of input {x}: pads {self.pads[i]} leave an output of {extent}")
+            out.append(extent)
+        return x.with_shape((x.shape[0], o, *out))
+
+    def reference(self, x: Array, w: Array, bias: Array | None = None) -> Array:
+        dtype = x.dtype
+        x, w = widened(x), widened(w)
+        g, n, size, kernel = self.groups, x.ndim - 2, x.shape[2:], w.shape[2:]
+        per_group = w.shape[1]
+        weights = np.swapaxes(w.reshape(g, w.shape[0] // g, per_group * prod(kernel)), 1, 2)
+        columns = np.matmul(weights, x.reshape(x.shape[0], g, w.shape[0] // g, prod(size)))
+        columns = columns.reshape(x.shape[0], g * per_group, *kernel, *size)
+        dims = tuple(zip(size, kernel, self.strides, self.dilations, self._extra(n), strict=True))
+        full: Array = np.zeros((x.shape[0], g * per_group, *((i - 1) * s + d * (k - 1) + 1 + e for i, k, s, d, e in dims)),
+                        x.dtype)  # fmt: skip
+        for at in product(*map(range, kernel)):
+            where = tuple(slice(a * d, a * d + (i - 1) * s + 1, s) for a, (i, _, s, d, _) in zip(at, dims, strict=True))
+            full[:, :, *where] += columns[:, :, *at]
+        y: Array = full[(slice(None), slice(None), *(
+            slice(lo, extent - hi) for (lo, hi), extent in zip(self.pads, full.shape[2:], strict=True)))]  # fmt: skip
+        if bias is not None:
+            y = y + widened(bias).reshape(-1, *(1,) * n)
+        return y.astype(dtype, copy=False)
+
+    def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
+                 ) -> tuple[Value | None, ...]:  # fmt: skip
+        x, w, dy = xs[0], xs[1], dys[0]
+        n = x.rank - 2
+        spatial = tuple(range(2, 2 + n))
+        conv = Conv(self.strides, self.pads, self.dilations, self.groups)
+        dx = g.emit(conv, dy, w)  # too long by whole strides when output_padding >= stride
+        dx = g.slice(dx, (0,) * dx.rank, x.shape)
+        # x plays the output gradient and dy the input of the plain convolution
+        dw = conv.gradient(g, (dy, w), (x,), (x,))[1]
+        return (dx, dw) if len(xs) == 2 else (dx, dw, g.sum(dy, (0, *spatial)))
