@@ -1,0 +1,315 @@
+"""The contraction kernel: matrix product and direct convolution are one register-tiled loop nest with other strides.
+
+out[b, r, c, n] = epilogue(sum over taps t and k of x[b, r, c, t, k] * w[b, t, k, n])
+
+`n` runs in panels of 16; weights are packed per panel as [k block][tap][16 k][16 n], so that one pass over a tile
+reads them once, in order. x is read element by element and broadcast, so any strides of x cost nothing: row-major
+matrices, transposed ones, plain NCHW images and channel-blocked ones take the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from llvmlite import ir
+
+from diptych.codegen.builder import I32, Fn, Index, Val, register_type
+from diptych.codegen.math import Math
+from diptych.kernels.base import emits, evaluate
+
+if TYPE_CHECKING:
+    from diptych.ir.kernel import Expr, Kernel
+
+__all__ = ["PANEL", "ContractParams", "Side"]
+
+PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Strides (in elements) of an operand over the output's batch dims, rows, columns, panels; `lane` is 0 or 1."""
+
+    batch: tuple[int, ...]
+    row: int
+    col: int
+    panel: int
+    lane: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ContractParams:
+    """Everything the code of a contraction depends on. Operands: x, weights, epilogue operands ..., out."""
+
+    batch: tuple[int, ...]
+    rows: int
+    cols: int
+    n: int  # output channels
+    k_blocks: int  # full blocks of 16 reduction elements
+    k_tail: int  # reduction elements of the last, partial block
+    taps: tuple[int, ...]  # offset of each tap in x (elements)
+    x: Side  # panel unused
+    x_block: int  # stride of a block of 16 reduction elements
+    x_k: int  # stride of one reduction element
+    w_batch: tuple[int, ...]
+    w_panel: int  # elements of one packed panel
+    out: Side
+    padded: bool  # the output has room for whole panels (blocked layout)
+    epilogue: Expr  # register 0 is the sum
+    sides: tuple[Side, ...]  # epilogue operands 1..
+    # -- the schedule ---------------------------------------------------------------------------------------------
+    tiles: tuple[tuple[int, int], ...]  # column tiles: (columns, how many of them), at most two entries
+    panels_per_tile: int
+    tiles_per_block: int  # a work item covers this many column tiles ...
+    rows_per_block: int  # ... and this many rows
+    k_chunk: int  # blocks of reduction elements per pass
+    panel_outer: bool  # work items of one panel group are neighbours (weights stay in cache), else of one pixel block
+
+    @property
+    def panels(self) -> int:
+        return -(-self.n // PANEL)
+
+    @property
+    def groups(self) -> int:
+        """Panel groups."""
+        return -(-self.panels // self.panels_per_tile)
+
+    @property
+    def column_tiles(self) -> int:
+        return sum(count for _, count in self.tiles)
+
+    @property
+    def pixel_blocks(self) -> int:
+        return -(-self.column_tiles // self.tiles_per_block) * -(-self.rows // self.rows_per_block)
+
+    @property
+    def work(self) -> int:
+        return prod(self.batch) * self.pixel_blocks * self.groups
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, (*self.batch, self.rows, self.cols, self.n)))
+        k = self.k_blocks * PANEL + self.k_tail
+        return f"[{shape}] K={len(self.taps)}x{k} tiles={self.tiles} P={self.panels_per_tile} {self.epilogue}"
+
+
+class _Emitter:
+    """Writes one contraction; holds what its parts share."""
+
+    def __init__(self, fn: Fn, kernel: Kernel) -> None:
+        self.fn = fn
+        self.p: ContractParams = kernel.params
+        self.math = Math(fn)
+        self.lanes = min(PANEL, fn.target.lanes(4))
+        self.vectors = PANEL // self.lanes  # per panel
+        self.vec = register_type("f32", self.lanes)
+        self.k_chunks = max(1, -(-self.p.k_blocks // self.p.k_chunk)) if self.p.k_blocks else 1
+        self.pointers = [fn.args[f"p{i}"] for i in range(len(kernel.operands))]
+
+    # -- the loop nest over work items ----------------------------------------------------------------------------
+    def emit(self) -> None:
+        fn, p = self.fn, self.p
+        row_blocks = -(-p.rows // p.rows_per_block)
+        tile_blocks = -(-p.column_tiles // p.tiles_per_block)
+        extents = [*p.batch, p.groups, row_blocks, tile_blocks] if p.panel_outer else [
+            *p.batch, row_blocks, tile_blocks, p.groups]  # fmt: skip
+        with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
+            where = fn.unravel(item, extents)
+            batch, rest = where[: len(p.batch)], where[len(p.batch) :]
+            group, rb, tb = rest if p.panel_outer else (rest[2], rest[0], rest[1])
+            full, left = divmod(p.panels, p.panels_per_tile)
+            if not left:
+                self.block(batch, group, rb, tb, p.panels_per_tile)
+            elif not full:
+                self.block(batch, group, rb, tb, left)
+            else:
+                last = fn.b.icmp_signed("==", group, fn.index(full))
+                with fn.b.if_else(last) as (then, otherwise):
+                    with then:
+                        self.block(batch, group, rb, tb, left)
+                    with otherwise:
+                        self.block(batch, group, rb, tb, p.panels_per_tile)
+
+    def block(self, batch: list[ir.Value], group: ir.Value, rb: ir.Value, tb: ir.Value, panels: int) -> None:
+        """One work item: all reduction chunks over its pixels."""
+        fn, p = self.fn, self.p
+        panel0 = fn.imul(group, p.panels_per_tile)
+        w = fn.at(self.pointers[1], fn.iadd(fn.dot(batch, p.w_batch), fn.imul(panel0, p.w_panel)))
+        x = fn.at(self.pointers[0], fn.dot(batch, p.x.batch))
+        bases = [
+            fn.at(pointer, fn.iadd(fn.dot(batch, side.batch), fn.imul(panel0, side.panel)))
+            for pointer, side in zip(self.pointers[2:], (*p.sides, p.out), strict=True)
+        ]
+        r0 = fn.imul(rb, p.rows_per_block)
+        r1 = fn.imin(fn.iadd(r0, p.rows_per_block), p.rows) if p.rows % p.rows_per_block else fn.iadd(r0, p.rows_per_block)
+        t0 = fn.imul(tb, p.tiles_per_block)
+        t1 = fn.imin(fn.iadd(t0, p.tiles_per_block), p.column_tiles)
+        with fn.loop(0, self.k_chunks, name="chunk") as chunk, fn.loop(r0, r1, name="row") as row:
+            start, col = 0, 0
+            for width, count in p.tiles:
+                lo = fn.imax(t0, start) if start else t0
+                hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
+                with fn.loop(lo, hi, name="tile") as tile:
+                    column = fn.iadd(fn.imul(fn.isub(tile, start), width), col)
+                    self.tile(x, w, bases, chunk, row, column, width, panels, panel0)
+                start += count
+                col += width * count
+
+    # -- one register tile ----------------------------------------------------------------------------------------
+    def tile(self, x: ir.Value, w: ir.Value, bases: list[ir.Value], chunk: ir.Value, row: ir.Value,
+             column: ir.Value, width: int, panels: int, panel0: ir.Value) -> None:  # fmt: skip
+        fn, p = self.fn, self.p
+        at = [
+            fn.at(base, fn.iadd(fn.imul(row, side.row), fn.imul(column, side.col)))
+            for base, side in zip(bases, (*p.sides, p.out), strict=True)
+        ]
+        x = fn.at(x, fn.iadd(fn.imul(row, p.x.row), fn.imul(column, p.x.col)))
+        zero = ir.Constant(self.vec, [0.0] * self.lanes)
+        acc = [[[fn.var(self.vec, zero) for _ in range(self.vectors)] for _ in range(panels)] for _ in range(width)]
+        masked = bool(p.n % PANEL) and not p.padded
+        is_last = fn.b.icmp_signed("==", panel0, fn.index(p.panels - panels)) if masked else None
+        if self.k_chunks > 1:
+            with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
+                self.masked(is_last, lambda tail: self.reload(acc, at[-1], tail))
+        first = fn.imul(chunk, p.k_chunk)
+        if p.k_blocks:
+            stop = fn.imin(fn.iadd(first, p.k_chunk), p.k_blocks) if self.k_chunks > 1 else fn.index(p.k_blocks)
+            with fn.loop(first, stop, name="kb") as kb:
+                self.multiply(x, w, acc, kb, PANEL)
+        if self.k_chunks == 1:
+            self.last_pass(x, w, acc, at, is_last)
+        else:
+            with fn.b.if_else(fn.b.icmp_signed("==", chunk, fn.index(self.k_chunks - 1))) as (then, otherwise):
+                with then:
+                    self.last_pass(x, w, acc, at, is_last)
+                with otherwise:
+                    self.masked(is_last, lambda tail: self.store_raw(acc, at[-1], tail))
+
+    def masked(self, is_last: ir.Value | None, write: object) -> None:
+        """Call `write(tail)` in a branch each for whole panels and for the cut-off last one."""
+        assert callable(write)
+        if is_last is None:
+            write(False)
+            return
+        with self.fn.b.if_else(is_last) as (then, otherwise):
+            with then:
+                write(True)
+            with otherwise:
+                write(False)
+
+    def multiply(self, x: ir.Value, w: ir.Value, acc: list, kb: Index, depth: int) -> None:  # type: ignore[type-arg]
+        """acc += x block * w block, over all taps; `depth` reduction elements."""
+        fn, p = self.fn, self.p
+        per_tap = depth * PANEL
+        wb = fn.at(w, fn.imul(kb, len(p.taps) * PANEL * PANEL))
+        xb = fn.at(x, fn.imul(kb, p.x_block))
+        if len(p.taps) == 1:
+            self.rank_updates(fn.at(xb, p.taps[0]), wb, acc, depth)
+            return
+        table = self.tap_table()
+        with fn.loop(0, len(p.taps), name="tap") as tap:
+            offset = fn.load(fn.at(table, tap, "i64"), "i64").ir
+            self.rank_updates(fn.at(xb, offset), fn.at(wb, fn.imul(tap, per_tap)), acc, depth)
+
+    def tap_table(self) -> ir.Value:
+        """The taps' offsets as a constant in the module."""
+        taps = self.p.taps
+        t = ir.ArrayType(ir.IntType(64), len(taps))
+        name = self.fn.function.name + ".taps"
+        table = self.fn.module.globals.get(name)
+        if table is None:
+            table = ir.GlobalVariable(self.fn.module, t, name)
+            table.initializer = ir.Constant(t, list(taps))
+            table.global_constant = True
+            table.linkage = "internal"
+        return table
+
+    def rank_updates(self, x: ir.Value, w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
+        fn, p = self.fn, self.p
+        width, panels = len(acc), len(acc[0])
+        sums = [[[v.get() for v in panel] for panel in pixel] for pixel in acc]
+        for k in range(depth):
+            ws = [
+                [
+                    fn.load(fn.at(w, q * p.w_panel + k * PANEL + v * self.lanes), "f32", self.lanes)
+                    for v in range(self.vectors)
+                ]
+                for q in range(panels)
+            ]
+            for i in range(width):
+                xv = fn.splat(fn.load(fn.at(x, i * p.x.col + k * p.x_k)), self.lanes)
+                for q in range(panels):
+                    for v in range(self.vectors):
+                        sums[i][q][v] = fn.fma(xv, ws[q][v], Val(sums[i][q][v], "f32", self.lanes)).ir
+        for pixel, new_pixel in zip(acc, sums, strict=True):
+            for panel, new_panel in zip(pixel, new_pixel, strict=True):
+                for var, value in zip(panel, new_panel, strict=True):
+                    var.set(value)
+
+    # -- leaving the registers ------------------------------------------------------------------------------------
+    def last_pass(self, x: ir.Value, w: ir.Value, acc: list, at: list[ir.Value],  # type: ignore[type-arg]
+                  is_last: ir.Value | None) -> None:  # fmt: skip
+        p = self.p
+        if p.k_tail:
+            fn = self.fn
+            self.multiply(
+                fn.at(x, p.k_blocks * p.x_block), fn.at(w, p.k_blocks * len(p.taps) * PANEL * PANEL), acc, 0, p.k_tail
+            )
+        self.masked(is_last, lambda tail: self.store_final(acc, at, tail))
+
+    def each(self, acc: list, tail: bool):  # type: ignore[type-arg, no-untyped-def]
+        """(pixel, panel, vector, variable, mask or None); vectors wholly outside are left out."""
+        keep = self.p.n % PANEL
+        for i, pixel in enumerate(acc):
+            for q, panel in enumerate(pixel):
+                for v, var in enumerate(panel):
+                    left = keep - v * self.lanes if tail and q == len(pixel) - 1 else self.lanes
+                    if left <= 0:
+                        continue
+                    mask = None
+                    if left < self.lanes:
+                        mask = ir.Constant(
+                            ir.VectorType(ir.IntType(1), self.lanes), [int(lane < left) for lane in range(self.lanes)]
+                        )
+                    yield i, q, v, var, mask
+
+    def address(self, pointer: ir.Value, side: Side, i: int, q: int, v: int) -> ir.Value:
+        return self.fn.at(pointer, i * side.col + q * side.panel + v * self.lanes * side.lane)
+
+    def load(self, address: ir.Value, mask: ir.Value | None) -> Val:
+        if mask is None:
+            return self.fn.load(address, "f32", self.lanes)
+        name = f"llvm.masked.load.v{self.lanes}f32.p0"
+        zero = ir.Constant(self.vec, [0.0] * self.lanes)
+        return Val(self.fn.intrinsic(name, self.vec, [address, ir.Constant(I32, 4), mask, zero]), "f32", self.lanes)
+
+    def store(self, value: ir.Value, address: ir.Value, mask: ir.Value | None) -> None:
+        if mask is None:
+            self.fn.store(Val(value, "f32", self.lanes), address)
+            return
+        name = f"llvm.masked.store.v{self.lanes}f32.p0"
+        self.fn.intrinsic(name, ir.VoidType(), [value, address, ir.Constant(I32, 4), mask])
+
+    def reload(self, acc: list, out: ir.Value, tail: bool) -> None:  # type: ignore[type-arg]
+        for i, q, v, var, mask in self.each(acc, tail):
+            var.set(self.load(self.address(out, self.p.out, i, q, v), mask).ir)
+
+    def store_raw(self, acc: list, out: ir.Value, tail: bool) -> None:  # type: ignore[type-arg]
+        for i, q, v, var, mask in self.each(acc, tail):
+            self.store(var.get(), self.address(out, self.p.out, i, q, v), mask)
+
+    def store_final(self, acc: list, at: list[ir.Value], tail: bool) -> None:  # type: ignore[type-arg]
+        p = self.p
+        for i, q, v, var, mask in self.each(acc, tail):
+            values = [Val(var.get(), "f32", self.lanes)]
+            for pointer, side in zip(at[:-1], p.sides, strict=True):
+                address = self.address(pointer, side, i, q, v)
+                values.append(self.load(address, mask) if side.lane else self.fn.load(address))
+            result = evaluate(self.math, p.epilogue, values)[0]
+            self.store(result.ir, self.address(at[-1], p.out, i, q, v), mask)
+
+
+@emits("contract")
+def emit_contract(fn: Fn, kernel: Kernel) -> None:
+    """Write a contraction (see the module's docstring)."""
+    _Emitter(fn, kernel).emit()

@@ -1,0 +1,107 @@
+"""The default schedule of a contraction: register tiles, cache blocks, order of work items. Always exists; no search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diptych.targets.base import Target
+
+__all__ = ["PANEL", "Tiling", "choose", "column_tiles"]
+
+PANEL = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """The schedule fields of ContractParams."""
+
+    tiles: tuple[tuple[int, int], ...]
+    panels_per_tile: int
+    tiles_per_block: int
+    rows_per_block: int
+    k_chunk: int
+    panel_outer: bool
+
+
+def column_tiles(cols: int, most: int, vectors: int) -> tuple[tuple[int, int], ...]:
+    """Cut `cols` columns into tiles of at most two widths <= `most` with the least time in the registers.
+
+    A tile of w columns and `vectors` accumulators a column costs max(w * vectors, 8) FMA slots per reduction
+    element (below 8 the latency of the FMA shows) plus a little per tile for its loads and its loop.
+    """
+    best: tuple[float, tuple[tuple[int, int], ...]] | None = None
+    for a in range(min(most, cols), 0, -1):
+        for b in range(a, -1, -1):
+            if b == a:
+                continue
+            # the fewest tiles of width b that complete the row
+            counts = [(cols - a * i) // b if b and (cols - a * i) % b == 0 else (0 if cols == a * i else -1)
+                      for i in range(cols // a, -1, -1)]  # fmt: skip
+            for back, nb in enumerate(counts):
+                na = cols // a - back
+                if nb < 0 or (nb and not b) or (na == 0):
+                    continue
+                cost = na * (max(a * vectors, 8) + vectors) + nb * (max(b * vectors, 8) + vectors)
+                if best is None or cost < best[0] - 1e-9:
+                    best = (cost, ((a, na), (b, nb)) if nb else ((a, na),))
+                break
+    assert best is not None
+    return best[1]
+
+
+def choose(target: Target, *, batch: int, rows: int, cols: int, panels: int, k: int, taps: int) -> Tiling:
+    """Tile and block a contraction of `batch` products, each rows x cols pixels by panels*16 channels, k*taps deep."""
+    lanes = min(PANEL, target.lanes(4))
+    per_panel = PANEL // lanes
+    # As many panels per tile as it takes to fill the FMA pipelines when there are few pixels.
+    pixels = cols
+    group = 2 if per_panel == 1 else 1
+    while group < panels and group * 2 * per_panel * (min(pixels, 8) + 1) < target.registers and \
+            group * per_panel * pixels < 8:  # fmt: skip
+        group *= 2
+    group = min(group, panels)
+    if group == 2 and per_panel == 1 and panels % 2 and pixels > 8:
+        group = 1 if panels < 4 else 2
+    most = max(1, (target.registers - per_panel * group - 1) // (per_panel * group))
+    tiles = column_tiles(cols, min(most, 28), per_panel * group)
+    column_count = sum(c for _, c in tiles)
+
+    # One chunk of packed weights of a panel group stays in L1 beside the pixels that stream past.
+    k_blocks = k // PANEL
+    block_bytes = group * PANEL * PANEL * 4 * taps
+    k_chunk = max(1, int(0.6 * target.l1) // block_bytes)
+    if k_chunk < k_blocks:
+        k_chunk = -(-k_blocks // -(-k_blocks // k_chunk))  # even chunks
+    else:
+        k_chunk = max(1, k_blocks)
+
+    x_bytes = rows * cols * k * 4
+    w_bytes = panels * PANEL * k * taps * 4
+    groups = -(-panels // group)
+    # Pixels of a work item: their part of x within a third of L2, and enough items for every thread.
+    budget = max(1, target.l2 // 3 // max(1, k * 4))
+    tile_width = tiles[0][0]
+    if rows == 1:
+        tiles_per_block = max(1, min(column_count, budget // tile_width))
+        rows_per_block = 1
+    else:
+        tiles_per_block = column_count
+        rows_per_block = max(1, min(rows, budget // cols))
+
+    def items(tpb: int, rpb: int) -> int:
+        return batch * groups * -(-column_count // tpb) * -(-rows // rpb)
+
+    def balanced(n: int) -> bool:
+        return n % 8 == 0 or n >= 48 or (n % 4 == 0 and n >= 12)
+
+    while not balanced(items(tiles_per_block, rows_per_block)) and (tiles_per_block > 4 or rows_per_block > 1):
+        if rows > 1 and rows_per_block > 1:
+            rows_per_block -= 1
+        elif rows == 1 and tiles_per_block > 4:
+            tiles_per_block -= 1
+        else:
+            break
+    panel_outer = w_bytes > 2 * x_bytes or (x_bytes < target.l2 // 2 and w_bytes > target.l2 // 2)
+    return Tiling(tiles, group, tiles_per_block, rows_per_block, k_chunk, panel_outer)
