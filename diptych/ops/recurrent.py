@@ -1,0 +1,213 @@
+"""Recurrent layers: one layer, one direction, whole sequences x[T, N, I]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.errors import TypeRuleError
+from diptych.ops.base import Arg, Loops, S, op
+from diptych.ops.rules import floats, narrowed, widened
+
+if TYPE_CHECKING:
+    from diptych.ir import Array, TensorType, Value
+    from diptych.ops.build import Builder
+
+__all__ = ["Gru", "Lstm", "Rnn"]
+
+
+def _check(gates: int, x: TensorType, w_ih: TensorType, w_hh: TensorType, biases: Sequence[TensorType],
+           states: Sequence[TensorType]) -> None:  # fmt: skip
+    floats(x, w_ih, w_hh, *biases, *states)
+    if x.rank != 3 or x.shape[0] == 0:
+        raise TypeRuleError(f"input {x} must be [T, N, I] with at least one step")
+    if w_hh.rank != 2 or w_hh.shape[0] != gates * w_hh.shape[1]:
+        raise TypeRuleError(f"recurrent weight {w_hh} must be [{gates} * H, H]")
+    rows, hidden = w_hh.shape
+    if w_ih.shape != (rows, x.shape[2]):
+        raise TypeRuleError(f"input weight {w_ih} must be [{rows}, {x.shape[2]}] for input {x} and weight {w_hh}")
+    for b in biases:
+        if b.shape != (rows,):
+            raise TypeRuleError(f"bias {b} must have shape ({rows},) for weight {w_hh}")
+    for h in states:
+        if h.shape != (x.shape[1], hidden):
+            raise TypeRuleError(f"state {h} must have shape ({x.shape[1]}, {hidden}) for input {x} and weight {w_hh}")
+
+
+def _steps(count: int, reverse: bool) -> range:
+    return range(count - 1, -1, -1) if reverse else range(count)
+
+
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))  # never overflows
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype, copy=False)
+
+
+def _project(x: Array, w: Array, b: Array) -> Array:
+    """The input's share of all gates, for all steps at once."""
+    out: Array = np.matmul(x.reshape(-1, x.shape[2]), w.T).reshape(*x.shape[:2], -1) + b
+    return out
+
+
+def _project_values(g: Builder, x: Value, w: Value, b: Value) -> Value:
+    t, n, i = x.shape
+    flat = g.matmul(g.reshape(x, (t * n, i)), w, transpose_b=True)
+    return g.reshape(g.add(flat, b), (t, n, w.shape[0]))
+
+
+def _unroll(g: Builder, shares: Value, reverse: bool, step: Callable[[Value], Value]) -> Value:
+    """Apply `step` to each time step of `shares` in order; the outputs stacked by time."""
+    t, n, rows = shares.shape
+    outs = {i: step(g.reshape(g.slice_axis(shares, 0, i, i + 1), (n, rows))) for i in _steps(t, reverse)}
+    return g.stack([outs[i] for i in range(t)], 0)
+
+
+def _split(g: Builder, gates: Value, count: int) -> list[Value]:
+    h = gates.shape[1] // count
+    return [g.slice_axis(gates, 1, i * h, (i + 1) * h) for i in range(count)]
+
+
+@op
+class Lstm(Loops):
+    """LSTM (Hochreiter and Schmidhuber, 1997, with forget gate): x, w_ih, w_hh, b, h0, c0 -> y[T,N,H], h, c.
+
+    Gates lie in the order i, f, g, o: c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c').
+    With `reverse` the sequence is read from its end; y stays aligned with x and h, c belong to step 0.
+    """
+
+    reverse: bool = False
+
+    samples = (
+        S((3, 2, 5), (16, 5), (16, 4), (16,), (2, 4), (2, 4)),
+        S((4, 1, 3), (28, 3), (28, 7), (28,), (1, 7), (1, 7), reverse=True),
+        S((1, 3, 4), (8, 4), (8, 2), (8,), (3, 2), (3, 2)),
+        S((2, 0, 4), (8, 4), (8, 2), (8,), (0, 2), (0, 2), grad=False),
+        S((5, 2, 16), (64, 16), (64, 16), (64,), (2, 16), (2, 16), low=-0.5, high=0.5),
+    )
+
+    def infer(self, x: TensorType, w_ih: TensorType, w_hh: TensorType, b: TensorType, h0: TensorType, c0: TensorType
+              ) -> tuple[TensorType, TensorType, TensorType]:  # fmt: skip
+        _check(4, x, w_ih, w_hh, (b,), (h0, c0))
+        return x.with_shape((*x.shape[:2], w_hh.shape[1])), h0, c0
+
+    def reference(self, x: Array, w_ih: Array, w_hh: Array, b: Array, h0: Array, c0: Array
+                  ) -> tuple[Array, Array, Array]:  # fmt: skip
+        shares = _project(widened(x), widened(w_ih), widened(b))
+        u, h, c = widened(w_hh).T, widened(h0), widened(c0)
+        y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
+        for t in _steps(len(x), self.reverse):
+            i, f, n, o = np.split(shares[t] + h @ u, 4, 1)
+            c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(n)
+            h = _sigmoid(o) * np.tanh(c)
+            y[t] = h
+        return narrowed(y, x), narrowed(h, x), narrowed(c, x)
+
+    def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b: Value, h0: Value, c0: Value
+                  ) -> tuple[Value, Value, Value]:  # fmt: skip
+        """All steps unrolled, for gradients and for targets without a kernel of it."""
+        h, c = h0, c0
+
+        def step(share: Value) -> Value:
+            nonlocal h, c
+            i, f, n, o = _split(g, g.add(share, g.matmul(h, w_hh, transpose_b=True)), 4)
+            c = g.add(g.mul(g.sigmoid(f), c), g.mul(g.sigmoid(i), g.tanh(n)))
+            h = g.mul(g.sigmoid(o), g.tanh(c))
+            return h
+
+        return _unroll(g, _project_values(g, x, w_ih, b), self.reverse, step), h, c
+
+
+@op
+class Gru(Loops):
+    """GRU (Cho et al., 2014; reset after the product, as cuDNN): x, w_ih, w_hh, b_ih, b_hh, h0 -> y[T,N,H], h.
+
+    Gates lie in the order r, z, n: n = tanh(W x + b_ih + r (U h + b_hh)), h' = (1 - z) n + z h.
+    """
+
+    reverse: bool = False
+
+    samples = (
+        S((3, 2, 5), (12, 5), (12, 4), (12,), (12,), (2, 4)),
+        S((4, 1, 3), (21, 3), (21, 7), (21,), (21,), (1, 7), reverse=True),
+        S((1, 3, 4), (6, 4), (6, 2), (6,), (6,), (3, 2)),
+        S((5, 2, 16), (48, 16), (48, 16), (48,), (48,), (2, 16), low=-0.5, high=0.5),
+    )
+
+    def infer(self, x: TensorType, w_ih: TensorType, w_hh: TensorType, b_ih: TensorType, b_hh: TensorType,
+              h0: TensorType) -> tuple[TensorType, TensorType]:  # fmt: skip
+        _check(3, x, w_ih, w_hh, (b_ih, b_hh), (h0,))
+        return x.with_shape((*x.shape[:2], w_hh.shape[1])), h0
+
+    def reference(self, x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, h0: Array
+                  ) -> tuple[Array, Array]:  # fmt: skip
+        shares = _project(widened(x), widened(w_ih), widened(b_ih))
+        u, b, h = widened(w_hh).T, widened(b_hh), widened(h0)
+        y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
+        for t in _steps(len(x), self.reverse):
+            (xr, xz, xn), (hr, hz, hn) = np.split(shares[t], 3, 1), np.split(h @ u + b, 3, 1)
+            z = _sigmoid(xz + hz)
+            h = (1 - z) * np.tanh(xn + _sigmoid(xr + hr) * hn) + z * h
+            y[t] = h
+        return narrowed(y, x), narrowed(h, x)
+
+    def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b_ih: Value, b_hh: Value, h0: Value
+                  ) -> tuple[Value, Value]:  # fmt: skip
+        """All steps unrolled, for gradients and for targets without a kernel of it."""
+        h = h0
+
+        def step(share: Value) -> Value:
+            nonlocal h
+            xr, xz, xn = _split(g, share, 3)
+            hr, hz, hn = _split(g, g.add(g.matmul(h, w_hh, transpose_b=True), b_hh), 3)
+            z = g.sigmoid(g.add(xz, hz))
+            n = g.tanh(g.add(xn, g.mul(g.sigmoid(g.add(xr, hr)), hn)))
+            h = g.add(g.mul(g.sub(1.0, z), n), g.mul(z, h))
+            return h
+
+        return _unroll(g, _project_values(g, x, w_ih, b_ih), self.reverse, step), h
+
+
+@op
+class Rnn(Loops):
+    """Elman network: x, w_ih, w_hh, b, h0 -> y[T,N,H], h with h' = tanh (or relu) of W x + b + U h."""
+
+    activation: str = "tanh"
+    reverse: bool = False
+
+    samples = (
+        S((3, 2, 5), (4, 5), (4, 4), (4,), (2, 4)),
+        S((4, 1, 3), (7, 3), (7, 7), (7,), (1, 7), reverse=True),
+        S((3, 2, 5), (4, 5), (4, 4), (4,), (2, 4), activation="relu", grad=False),
+        S(Arg((2, 2, 3), "f64"), Arg((3, 3), "f64"), Arg((3, 3), "f64"), Arg((3,), "f64"), Arg((2, 3), "f64")),
+    )
+
+    def infer(self, x: TensorType, w_ih: TensorType, w_hh: TensorType, b: TensorType, h0: TensorType
+              ) -> tuple[TensorType, TensorType]:  # fmt: skip
+        _check(1, x, w_ih, w_hh, (b,), (h0,))
+        if self.activation not in ("tanh", "relu"):
+            raise TypeRuleError(f"activation={self.activation!r} is neither 'tanh' nor 'relu'")
+        return x.with_shape((*x.shape[:2], w_hh.shape[1])), h0
+
+    def reference(self, x: Array, w_ih: Array, w_hh: Array, b: Array, h0: Array) -> tuple[Array, Array]:
+        shares = _project(widened(x), widened(w_ih), widened(b))
+        u, h = widened(w_hh).T, widened(h0)
+        y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
+        for t in _steps(len(x), self.reverse):
+            h = shares[t] + h @ u
+            h = np.tanh(h) if self.activation == "tanh" else np.maximum(h, 0)
+            y[t] = h
+        return narrowed(y, x), narrowed(h, x)
+
+    def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b: Value, h0: Value) -> tuple[Value, Value]:
+        """All steps unrolled, for gradients and for targets without a kernel of it."""
+        h = h0
+
+        def step(share: Value) -> Value:
+            nonlocal h
+            total = g.add(share, g.matmul(h, w_hh, transpose_b=True))
+            h = g.tanh(total) if self.activation == "tanh" else g.relu(total)
+            return h
+
+        return _unroll(g, _project_values(g, x, w_ih, b), self.reverse, step), h
