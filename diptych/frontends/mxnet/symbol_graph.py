@@ -1,0 +1,83 @@
+"""The graph a symbol file holds, as frozen data, with the lists MXNet derives from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from diptych.frontends.mxnet.symbol_schema import mutated_inputs, output_name
+
+__all__ = ["SymbolGraph", "SymbolNode"]
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolNode:
+    """One node: a variable (`op` is None) or an operator applied to outputs of earlier nodes.
+
+    `attrs` holds the operator's own attributes, `hidden` the ``__key__`` ones (with their underscores), both as text.
+    """
+
+    op: str | None
+    name: str
+    inputs: tuple[tuple[int, int], ...] = ()
+    attrs: dict[str, str] = field(default_factory=dict)
+    hidden: dict[str, str] = field(default_factory=dict)
+    subgraphs: tuple[SymbolGraph, ...] = ()
+    control_deps: tuple[int, ...] = ()
+
+    @property
+    def is_variable(self) -> bool:
+        """Whether the node is an input of the graph: data, a parameter or an auxiliary state."""
+        return self.op is None
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolGraph:
+    """A graph in the form of MXNet 1.9.1: every node comes after its inputs and leads to a head.
+
+    `version` is that of the file's writer (903 is 0.9.3, 10901 is 1.9.1); the graph itself is always upgraded.
+    """
+
+    nodes: tuple[SymbolNode, ...]
+    arg_nodes: tuple[int, ...]
+    heads: tuple[tuple[int, int], ...]
+    version: int = 10901
+    is_np_shape: bool = False
+
+    def _mutated(self) -> set[int]:
+        found: set[int] = set()
+        for node in self.nodes:
+            if node.op is None:
+                continue
+            for position in mutated_inputs(node.op):
+                if position < len(node.inputs) and self.nodes[node.inputs[position][0]].is_variable:
+                    found.add(node.inputs[position][0])
+            if node.subgraphs and node.op.startswith(("_sg_", "_CachedOp")):
+                # A fused operator takes the inputs of its subgraph in the order in which that subgraph lists them.
+                inner = node.subgraphs[0]
+                states = inner._mutated()
+                for position, index in enumerate(inner.arg_nodes[: len(node.inputs)]):
+                    if index in states:
+                        found.add(node.inputs[position][0])
+        return found
+
+    def list_inputs(self) -> tuple[str, ...]:
+        """The names of all variables, in the order in which a walk from the heads meets them."""
+        return tuple(self.nodes[i].name for i in self.arg_nodes)
+
+    def list_arguments(self) -> tuple[str, ...]:
+        """The names of the variables that are not auxiliary states, in MXNet's order."""
+        states = self._mutated()
+        return tuple(self.nodes[i].name for i in self.arg_nodes if i not in states)
+
+    def list_auxiliary_states(self) -> tuple[str, ...]:
+        """The names of the variables an operator writes to, such as the running mean of BatchNorm."""
+        states = self._mutated()
+        return tuple(self.nodes[i].name for i in self.arg_nodes if i in states)
+
+    def list_outputs(self) -> tuple[str, ...]:
+        """The names of the heads: ``NAME_output`` for most, a variable's own name for a variable."""
+        out = []
+        for index, position in self.heads:
+            node = self.nodes[index]
+            out.append(node.name if node.op is None else output_name(node.op, node.name, node.attrs, position))
+        return tuple(out)
