@@ -14,7 +14,7 @@ from diptych.errors import FormatError, UnsupportedError
 from diptych.runtime import relocate
 from diptych.runtime.elf import AARCH64, X86_64, ObjectFile, parse_object
 
-__all__ = ["Image", "LoadedObject", "link", "load_object"]
+__all__ = ["Image", "LoadedObject", "link", "load_object", "machine"]
 
 _PAGE = 16384 if platform.machine() in ("arm64", "aarch64") else 4096  # 16 KiB covers 4 and 16 KiB kernels
 _READ, _WRITE, _EXEC = 1, 2, 4
@@ -180,7 +180,8 @@ def _c_symbol(name: str) -> int | None:
         return None
 
 
-def _machine() -> int:
+def machine() -> int:
+    """The ELF machine number of this computer; UnsupportedError when diptych makes no code for it."""
     name = platform.machine().lower()
     if name in ("x86_64", "amd64"):
         return X86_64
@@ -196,8 +197,8 @@ def load_object(code: bytes, symbols: Mapping[str, int] | None = None, *, immort
     the process (for code that threads may be inside of when the interpreter ends).
     """
     obj = parse_object(code)
-    if obj.machine != _machine():
-        raise FormatError(f"object code is for ELF machine {obj.machine}, this one is {_machine()}: compile it again")
+    if obj.machine != machine():
+        raise FormatError(f"object code is for ELF machine {obj.machine}, this one is {machine()}: compile it again")
     layout = _Layout(obj)
     given = symbols or {}
 
