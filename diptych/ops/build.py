@@ -107,7 +107,7 @@ class Builder(GraphBuilder):
         return self.emit(OPS["where"](), cond, a, b)
 
     def cast(self, x: Value, dtype: str) -> Value:
-        return x if x.dtype == dtype else self.ew("cast", x, to=dtype)
+        return x if x.dtype == dtype else self.ew("cast", x, to=dtype, of="bf16" if x.dtype == "bf16" else "")
 
     # -- reductions -------------------------------------------------------------------------------------------
     def reduce(self, op_name: str, x: Value, axes: int | Sequence[int] | None = None, keepdims: bool = False) -> Value:

@@ -1,0 +1,430 @@
+"""Comparisons, logic on bools, bits of integers, selection and casts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from diptych.errors import TypeRuleError
+from diptych.ir.types import DTYPES, numpy_dtype
+from diptych.ops.base import Arg, Elementwise, S, Sample, broadcast, op
+from diptych.ops.pointwise import FLOATS, INTS, NUMBERS, Grads, Values, broadcast_type, one_of
+from diptych.ops.rules import sum_to
+
+if TYPE_CHECKING:
+    from diptych.codegen.math import Math, Val
+
+    from diptych.ir import Array, TensorType
+    from diptych.ops.build import Builder
+
+__all__ = [
+    "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "Equal", "Greater", "GreaterEqual", "IsFinite",
+    "IsInf", "IsNan", "LeftShift", "Less", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "LogicalXor",
+    "NotEqual", "RightShift", "Where",
+]  # fmt: skip
+
+
+def _samples(*dtypes: str, low: float = -3, high: float = 3) -> tuple[Sample, ...]:
+    shapes = (((3, 5), (5,)), ((67,), (67,)), ((4, 1), (1, 9)), ((), ()), ((0, 3), (1, 3)), ((2, 3, 7), ()))
+    first = tuple(S(a, b, dtype=dtypes[0], low=low, high=high, grad=False) for a, b in shapes)
+    return first + tuple(S((3, 11), (11,), dtype=d, low=low, high=high, grad=False) for d in dtypes[1:])
+
+
+class _Compare(Elementwise):
+    """Two numbers or bools in, bool out; every comparison with NaN is false, except NotEqual."""
+
+    __slots__ = ()
+    predicate: ClassVar[str]
+    dtypes: ClassVar[tuple[str, ...]] = (*NUMBERS, "bool")
+
+    def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        return broadcast_type(self.dtypes, a, b).with_dtype("bool")
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.cmp(self.predicate, a, b)
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        return None, None
+
+
+@op
+class Equal(_Compare):
+    """a == b."""
+
+    samples = _samples("i32", "f32", "f64", "bool", "u8")
+    predicate = "eq"
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.equal(a, b)
+
+
+@op
+class NotEqual(_Compare):
+    """a != b."""
+
+    samples = _samples("i32", "f32", "f64", "bool", "u8")
+    predicate = "ne"
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.not_equal(a, b)
+
+
+@op
+class Less(_Compare):
+    """a < b."""
+
+    samples = _samples("f32", "i32", "f64", "u8", "i64")
+    predicate = "lt"
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.less(a, b)
+
+
+@op
+class LessEqual(_Compare):
+    """a <= b."""
+
+    samples = _samples("f32", "i32", "f64", "u8", "i64")
+    predicate = "le"
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.less_equal(a, b)
+
+
+@op
+class Greater(_Compare):
+    """a > b."""
+
+    samples = _samples("f32", "i32", "f64", "u8", "i64")
+    predicate = "gt"
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.greater(a, b)
+
+
+@op
+class GreaterEqual(_Compare):
+    """a >= b."""
+
+    samples = _samples("f32", "i32", "f64", "u8", "i64")
+    predicate = "ge"
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.greater_equal(a, b)
+
+
+class _Test(Elementwise):
+    """Float in, bool out."""
+
+    __slots__ = ()
+    samples = (S((3, 5)), S((67,)), S(()), S((0, 2)), S((2, 9), dtype="f64"))
+
+    def infer(self, x: TensorType) -> TensorType:
+        one_of(x, FLOATS)
+        return x.with_dtype("bool")
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        return (None,)
+
+
+@op
+class IsNan(_Test):
+    """Whether x is NaN."""
+
+    def reference(self, x: Array) -> Array:
+        return np.isnan(x)
+
+    def lower(self, k: Math, x: Val) -> Val:
+        return k.cmp("ne", x, x)
+
+
+@op
+class IsInf(_Test):
+    """Whether x is plus or minus infinity."""
+
+    def reference(self, x: Array) -> Array:
+        return np.isinf(x)
+
+    def lower(self, k: Math, x: Val) -> Val:
+        return k.cmp("eq", k.abs(x), k.const(float("inf"), x.dtype, x.lanes))
+
+
+@op
+class IsFinite(_Test):
+    """Whether x is neither infinite nor NaN."""
+
+    def reference(self, x: Array) -> Array:
+        return np.isfinite(x)
+
+    def lower(self, k: Math, x: Val) -> Val:
+        return k.cmp("lt", k.abs(x), k.const(float("inf"), x.dtype, x.lanes))
+
+
+class _Logical(_Compare):
+    """Two bools in, bool out."""
+
+    __slots__ = ()
+    samples = _samples("bool")
+    dtypes = ("bool",)
+
+
+@op
+class LogicalAnd(_Logical):
+    """Both."""
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.logical_and(a, b)
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.bit_and(a, b)
+
+
+@op
+class LogicalOr(_Logical):
+    """Either or both."""
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.logical_or(a, b)
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.bit_or(a, b)
+
+
+@op
+class LogicalXor(_Logical):
+    """Exactly one."""
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.logical_xor(a, b)
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.bit_xor(a, b)
+
+
+@op
+class LogicalNot(Elementwise):
+    """Not."""
+
+    samples = (S((3, 5), dtype="bool"), S((), dtype="bool"), S((0,), dtype="bool"), S((67,), dtype="bool"))
+
+    def infer(self, x: TensorType) -> TensorType:
+        one_of(x, ("bool",))
+        return x
+
+    def reference(self, x: Array) -> Array:
+        return np.logical_not(x)
+
+    def lower(self, k: Math, x: Val) -> Val:
+        return k.bit_not(x)
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        return (None,)
+
+
+class _Bitwise(Elementwise):
+    """Two operands of one integer dtype (or bool), same dtype out."""
+
+    __slots__ = ()
+    samples = _samples("i32", "i64", "u8", "bool", low=-9, high=99)
+
+    def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        return broadcast_type((*INTS, "bool"), a, b)
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        return None, None
+
+
+@op
+class BitwiseAnd(_Bitwise):
+    """a & b."""
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.bitwise_and(a, b)
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.bit_and(a, b)
+
+
+@op
+class BitwiseOr(_Bitwise):
+    """a | b."""
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.bitwise_or(a, b)
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.bit_or(a, b)
+
+
+@op
+class BitwiseXor(_Bitwise):
+    """a ^ b."""
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.bitwise_xor(a, b)
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.bit_xor(a, b)
+
+
+@op
+class BitwiseNot(Elementwise):
+    """~x."""
+
+    samples = (S((3, 5), dtype="i32"), S((7,), dtype="u8", low=0, high=9), S((5,), dtype="bool"), S((), dtype="i64"))
+
+    def infer(self, x: TensorType) -> TensorType:
+        one_of(x, (*INTS, "bool"))
+        return x
+
+    def reference(self, x: Array) -> Array:
+        return np.bitwise_not(x)
+
+    def lower(self, k: Math, x: Val) -> Val:
+        return k.bit_not(x)
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        return (None,)
+
+
+class _Shift(Elementwise):
+    """Two operands of one integer dtype; a count outside [0, bits) shifts everything out."""
+
+    __slots__ = ()
+    samples = _samples("i32", "i64", "u8", low=0, high=12)
+
+    def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        return broadcast_type(INTS, a, b)
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        return None, None
+
+
+@op
+class LeftShift(_Shift):
+    """a << b."""
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.left_shift(a, b)
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.shl(a, b)
+
+
+@op
+class RightShift(_Shift):
+    """a >> b; signed integers keep their sign."""
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return np.right_shift(a, b)
+
+    def lower(self, k: Math, a: Val, b: Val) -> Val:
+        return k.shr(a, b)
+
+
+@op
+class Where(Elementwise):
+    """a where the condition holds, else b."""
+
+    samples = (
+        S(Arg((3, 5), "bool"), (3, 5), (3, 5)),
+        S(Arg((67,), "bool"), (67,), ()),
+        S(Arg((3, 1), "bool"), (5,), (2, 3, 5)),
+        S(Arg((2, 3, 5), "bool"), (), ()),
+        S(Arg((), "bool"), (3,), (3,)),
+        S(Arg((), "bool"), (), ()),
+        S(Arg((0, 3), "bool"), (3,), ()),
+        S(Arg((4, 6), "bool"), (4, 6), (6,), dtype="f64"),
+        S(Arg((4, 6), "bool"), (4, 6), (6,), dtype="i64", low=-9, high=9),
+    )
+
+    def infer(self, cond: TensorType, a: TensorType, b: TensorType) -> TensorType:
+        one_of(cond, ("bool",))
+        if a.dtype != b.dtype:
+            raise TypeRuleError(f"the two choices must have one dtype, got {a.dtype} and {b.dtype}; cast first")
+        return a.with_shape(broadcast(cond.shape, a.shape, b.shape))
+
+    def reference(self, cond: Array, a: Array, b: Array) -> Array:
+        return np.where(cond, a, b)
+
+    def lower(self, k: Math, cond: Val, a: Val, b: Val) -> Val:
+        return k.select(cond, a, b)
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        cond, a, b = xs
+        if a.dtype not in FLOATS:
+            return None, None, None
+        da, db = g.where(cond, dys[0], 0), g.where(cond, 0, dys[0])
+        return None, sum_to(g, da, a.shape), sum_to(g, db, b.shape)
+
+
+def _to_bf16(x: Array) -> Array:
+    """Bit patterns of bf16, rounded to nearest even; a NaN stays one."""
+    wide = np.asarray(x, np.float32)
+    bits = np.atleast_1d(wide).view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    rounded = np.where(np.isnan(np.atleast_1d(wide)), (bits >> 16) | 0x40, rounded)
+    return rounded.astype(np.uint16).reshape(wide.shape)
+
+
+def _from_bf16(bits: Array) -> Array:
+    wide = np.atleast_1d(bits).astype(np.uint32) << 16
+    return wide.view(np.float32).reshape(bits.shape)
+
+
+@op
+class Cast(Elementwise):
+    """Convert to dtype `to`: floats to integers truncate, anything to bool is x != 0.
+
+    A bf16 operand must be declared with of="bf16" (`Builder.cast` does): its NumPy arrays look like u16.
+    """
+
+    to: str
+    of: str = ""
+
+    samples = (
+        S((3, 5), to="i32"),
+        S((67,), low=-99, high=99, to="i64"),
+        S((5, 3), low=-99, high=99, to="i8"),
+        S((5, 3), low=0, high=255, to="u8"),
+        S((17,), to="f64"),
+        S((17,), to="f16"),
+        S((17,), to="bool"),
+        S((17,), to="f32"),
+        S((2, 9), dtype="f64", to="f32"),
+        S((2, 9), dtype="f16", to="f32"),
+        S((33,), to="bf16"),
+        S((33,), dtype="bf16", to="f32", of="bf16"),
+        S((2, 9), dtype="bool", to="f32"),
+        S((2, 9), dtype="bool", to="i64"),
+        S((2, 9), dtype="i64", low=-9, high=9, to="f32"),
+        S((2, 9), dtype="u8", low=0, high=255, to="f32"),
+        S((2, 9), dtype="u8", low=0, high=255, to="i32"),
+        S((2, 9), dtype="i32", low=-300, high=300, to="u8"),
+        S((2, 9), dtype="i32", low=-2, high=2, to="bool"),
+        S((), to="i32"),
+        S((0, 3), to="i32"),
+    )
+
+    def infer(self, x: TensorType) -> TensorType:
+        if self.to not in DTYPES:
+            raise TypeRuleError(f"to={self.to!r} is not a dtype; known: {', '.join(DTYPES)}")
+        if (self.of or x.dtype) != x.dtype or (x.dtype == "bf16") != (self.of == "bf16"):
+            raise TypeRuleError(f"of={self.of!r} does not fit an operand of {x.dtype}; use Builder.cast")
+        return x.with_dtype(self.to)
+
+    def reference(self, x: Array) -> Array:
+        if self.of == "bf16":
+            x = _from_bf16(x)
+        if self.to == "bf16":
+            return _to_bf16(x)
+        return np.asarray(x).astype(numpy_dtype(self.to))
+
+    def lower(self, k: Math, x: Val) -> Val:
+        return k.cast(x, self.to)
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        if xs[0].dtype not in FLOATS or self.to not in FLOATS:
+            return (None,)
+        return (g.cast(dys[0], xs[0].dtype),)
