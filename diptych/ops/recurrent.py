@@ -47,7 +47,8 @@ def _sigmoid(x: Array) -> Array:
 
 def _project(x: Array, w: Array, b: Array) -> Array:
     """The input's share of all gates, for all steps at once."""
-    out: Array = np.matmul(x.reshape(-1, x.shape[2]), w.T).reshape(*x.shape[:2], -1) + b
+    t, n, i = x.shape
+    out: Array = np.matmul(x.reshape(t * n, i), w.T).reshape(t, n, len(w)) + b
     return out
 
 
