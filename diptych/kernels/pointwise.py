@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diptych.codegen.builder import Fn, Index, Val
     from diptych.targets.base import Target
 
-__all__ = ["PointwiseParams", "make_copy", "make_pointwise"]
+__all__ = ["PointwiseParams", "make_copy", "make_fill", "make_pointwise"]
 
 _GRAIN = 4096  # elements of a work item: some microseconds
 
@@ -68,10 +68,15 @@ def make_pointwise(shape: tuple[int, ...], expr: Expr, inputs: Sequence[Operand]
     total = prod(dims)
     traffic = sum(total * itemsize(o.dtype) for o, w in zip(every, walk, strict=True) if any(w))
     slow = 1 if contiguous else 2 if tiled else 4
-    cost = 20 + slow * traffic / 16 + total * heavy / lanes / 8
+    cost = 20 + slow * traffic / 40 + total * heavy / lanes / 8
     made = [Operand(tuple(dims), tuple(w), o.dtype) for o, w in zip(every, walk, strict=True)]
     params = PointwiseParams(expr, dim, block, lanes, wide, tiled)
     return Kernel("pointwise", params, tuple(made), len(outputs), work, cost)
+
+
+def make_fill(value: float | int | bool, out: Operand, target: Target) -> Kernel:
+    """Kernel that writes a constant into a strided region."""
+    return make_pointwise(out.shape, Expr(0, ((value, out.dtype),), (), (0,)), [], [out], target)
 
 
 def make_copy(source: Operand, out: Operand, target: Target) -> Kernel:

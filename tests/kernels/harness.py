@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,27 +42,32 @@ class Compiled:
 
     def __call__(self, *arrays: Array, ranges: list[tuple[int, int]] | None = None) -> None:
         """Run on views (inputs, then outputs), by default in two ranges of work items that meet in the middle."""
+        work = self.kernel.work
+        for lo, hi in ranges if ranges is not None else [(0, work // 3), (work // 3, work)]:
+            self.bind(lo, hi, *arrays)()
+
+    def bind(self, lo: int, hi: int, *arrays: Array) -> Callable[[], None]:
+        """A call of the native function with everything prepared."""
         count = len(self.kernel.operands)
         assert len(arrays) == count
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * (count + 1))(self.address)
         scratch = np.full(self.kernel.scratch + 128, 0xCD, np.uint8)
-        pointer = scratch.ctypes.data + (-scratch.ctypes.data) % 64
-        work = self.kernel.work
-        for lo, hi in ranges if ranges is not None else [(0, work // 3), (work // 3, work)]:
-            function(lo, hi, pointer, *(a.ctypes.data for a in arrays))
+        aligned = scratch[(-scratch.ctypes.data) % 64 :]
+        args = [ctypes.c_int64(lo), ctypes.c_int64(hi), *(ctypes.c_void_p(a.ctypes.data) for a in (aligned, *arrays))]
+        return lambda: function(*args)
 
     def time(self, *arrays: Array, repeat: int = 7, seconds: float = 0.05) -> float:
         """Best seconds of one call over all the work, on one thread."""
-        whole = [(0, self.kernel.work)]
-        self(*arrays, ranges=whole)
+        call = self.bind(0, self.kernel.work, *arrays)
+        call()
         start = time.perf_counter()
-        self(*arrays, ranges=whole)
+        call()
         inner = max(1, int(seconds / repeat / max(1e-7, time.perf_counter() - start)))
         best = float("inf")
         for _ in range(repeat):
             start = time.perf_counter()
             for _ in range(inner):
-                self(*arrays, ranges=whole)
+                call()
             best = min(best, (time.perf_counter() - start) / inner)
         return best
 
