@@ -21,7 +21,7 @@ from diptych.compare.subject import Subject
 from diptych.errors import InputError
 from diptych.ir import Array
 
-__all__ = ["Settings", "compare"]
+__all__ = ["Settings", "available_cpus", "compare", "example_inputs"]
 
 BASES = ("diptych", "diptych-torch")
 
@@ -222,6 +222,20 @@ class _Run:
                 self.processes[row.engine].pause()
                 if number:
                     row.rounds.append(spread(reply["times"]).median)
+
+
+def example_inputs(torch: str, arguments: dict[str, Any] | None = None) -> dict[str, Array]:
+    """The example inputs that the factory of a PyTorch model gives, asked for in a process of its own."""
+    subject = Subject(torch, {}, torch=torch, arguments=arguments or {})
+    with (
+        _running(subject, Settings(threads=1), lambda text: None) as run,
+        run.spawn("inputs", sys.executable, "inputs") as process,
+    ):
+        _, arrays = run.start(process, "torch_inputs", subject.spec(), {})
+        notes = process.ask("facts")[0]["notes"]
+    if not notes["given"]:
+        raise InputError(f"{torch} gives no example inputs; state them with --input NAME=SHAPE[:DTYPE]")
+    return dict(zip(notes["names"], arrays, strict=True))
 
 
 def _start(reply: dict[str, Any]) -> Start:

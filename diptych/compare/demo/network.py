@@ -13,7 +13,7 @@ __all__ = ["Digits", "digits"]
 FOLDER = Path(__file__).parent
 
 
-class Digits(torch.nn.Module):
+class Digits(torch.nn.Module):  # type: ignore[misc]  # PyTorch is optional, so mypy does not follow it
     """Three convolutions, two with BatchNorm, two dense layers, softmax: 8x8 images in, 10 probabilities out."""
 
     def __init__(self) -> None:

@@ -1,0 +1,107 @@
+"""`diptych inspect`: what a model is made of, and what diptych makes of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from math import prod
+from typing import Any
+
+from diptych.cli.common import add_json, add_model, emit, named, open_source, specs_of, types_for
+from diptych.compare.table import table
+from diptych.ir import Graph, Node
+from diptych.ir.types import TensorType
+
+__all__ = ["add", "flops", "run", "summary"]
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
+    add_model(parser)
+    parser.add_argument("--graph", action="store_true", help="print the whole graph")
+    parser.add_argument("--plan", action="store_true", help="compile, and show kernels, fusions and memory")
+    add_json(parser)
+
+
+def _work(node: Node, types: tuple[TensorType, ...]) -> int:
+    """Multiplications and additions of the operators that dominate; the others count as none."""
+    inputs = [types[v] for v in node.inputs]
+    out = types[node.outputs[0]]
+    match node.op.name:
+        case "conv":
+            return 2 * out.size * prod(inputs[1].shape[1:])
+        case "conv_transpose":
+            return 2 * inputs[0].size * prod(inputs[1].shape[1:])
+        case "mat_mul":
+            depth = inputs[0].shape[-2 if getattr(node.op, "transpose_a", False) else -1]
+            return 2 * out.size * depth
+        case "attention":
+            (b, h, s, d), t = inputs[0].shape, inputs[1].shape[2]
+            return 2 * b * h * s * t * (d + inputs[2].shape[3])
+        case "lstm" | "gru" | "rnn":
+            return 2 * inputs[0].shape[0] * inputs[0].shape[1] * (inputs[1].size + inputs[2].size)
+    return 0
+
+
+def flops(graph: Graph) -> int:
+    """Floating-point operations of one call in convolutions, matrix products, attention and recurrent layers."""
+    return sum(_work(n, graph.types) for n in graph.nodes)
+
+
+def summary(graph: Graph) -> dict[str, Any]:
+    """A graph in figures."""
+    counts = Counter(n.op.name for n in graph.nodes)
+    work: Counter[str] = Counter()
+    for n in graph.nodes:
+        work[n.op.name] += _work(n, graph.types)
+    return {
+        "name": graph.name,
+        "inputs": {k: str(t) for k, t in graph.input_types().items()},
+        "outputs": {k: str(t) for k, t in graph.output_types().items()},
+        "nodes": len(graph.nodes),
+        "operators": {k: {"uses": c, "flops": work[k]} for k, c in counts.most_common()},
+        "parameters": sum(int(a.size) for a in graph.constants.values()),
+        "parameter_bytes": sum(int(a.nbytes) for a in graph.constants.values()),
+        "flops": sum(work.values()),
+    }
+
+
+def _text(made: dict[str, Any]) -> str:
+    lines = [f"{made['name']}"]
+    lines += [f"  input   {k}: {t}" for k, t in made["inputs"].items()]
+    lines += [f"  output  {k}: {t}" for k, t in made["outputs"].items()]
+    lines.append(f"  {made['parameters']:,} parameters ({made['parameter_bytes'] / 1e6:.1f} MB)")
+    lines.append(f"  {made['flops'] / 1e9:.3f} GFLOP a call")
+    rows = [
+        [name, str(v["uses"]), f"{v['flops'] / 1e9:.3f}" if v["flops"] else "-"]
+        for name, v in made["operators"].items()
+    ]
+    return "\n".join(lines) + "\n\n" + table(["operator", "uses", "GFLOP"], rows)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the model and show it."""
+    import diptych
+
+    model = named(args)
+    assert model is not None  # add_model requires one
+    compiled: Any = None
+    if model.saved:
+        compiled = diptych.open(model.saved)
+        graph = compiled.graph
+    else:
+        specs = specs_of(args)
+        source = open_source(model, specs)
+        graph = source.graph(types_for(source, {s.name: s.type for s in specs}, symbolic=bool(model.symbol)))
+    made = summary(graph)
+    text = _text(made)
+    if args.graph:
+        made["graph"] = str(graph)
+        text += "\n\n" + made["graph"]
+    if args.plan:
+        if compiled is None:
+            compiled = diptych.compile(graph)
+        made["plan"] = str(compiled.describe())
+        text += "\n\n" + made["plan"]
+    emit(args, made, text)
+    return 0
