@@ -14,6 +14,8 @@ from diptych.kernels.base import emits
 from diptych.kernels.nest import items, spans, split_work
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llvmlite import ir
 
     from diptych.codegen.builder import Fn, Index
@@ -138,9 +140,8 @@ def _fill(fn: Fn, kernel: Kernel, target: Index, lo: Index, hi: Index) -> None:
     _cover(fn, lo, hi, p.lanes, body)
 
 
-def _cover(fn: Fn, lo: Index, hi: Index, lanes: int, body: object) -> None:
+def _cover(fn: Fn, lo: Index, hi: Index, lanes: int, body: Callable[[Index, int, int], None]) -> None:
     """Vectors, then single elements: the extent is not known at compile time."""
-    assert callable(body)
     stop = fn.iadd(lo, fn.imul(fn.idiv(fn.isub(fn.imax(hi, lo), lo), lanes), lanes))
     if lanes > 1:
         spans(fn, lo, stop, lanes, lanes, 0, body)
