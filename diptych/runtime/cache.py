@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from diptych.errors import DiptychError
 
@@ -36,23 +35,23 @@ class ObjectCache:
         chosen = os.fspath(folder) if folder is not None else os.environ.get("DIPTYCH_CACHE", "")
         self.limit_bytes = limit_bytes
         self._checked = False
-        self._folder: Path | None
+        self._folder: str | None
         if chosen.lower() == "off":
             self._folder = None
         elif chosen:
-            self._folder = Path(chosen).expanduser()
+            self._folder = os.path.expanduser(chosen)
         else:
             home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-            self._folder = Path(home) / "diptych" if os.path.isabs(home) else None
+            self._folder = os.path.join(home, "diptych") if os.path.isabs(home) else None
 
     @property
-    def folder(self) -> Path | None:
+    def folder(self) -> str | None:
         """Where entries lie; None when caching is off or the folder cannot be made."""
         if self._folder is None or self._checked:
             return self._folder
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            info = self._folder.stat()
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            info = os.stat(self._folder)
         except OSError:  # a read-only home, as in many containers: work without a cache
             self._folder = None
             return None
@@ -64,9 +63,9 @@ class ObjectCache:
         self._checked = True
         return self._folder
 
-    def _path(self, key: str) -> Path | None:
+    def _path(self, key: str) -> str | None:
         folder = self.folder
-        return None if folder is None else folder / (hashlib.sha256(key.encode()).hexdigest()[:40] + _SUFFIX)
+        return None if folder is None else os.path.join(folder, _digest(key, b"").hex()[:40] + _SUFFIX)
 
     def get(self, key: str) -> bytes | None:
         """The bytes kept under `key`, or None."""
@@ -74,13 +73,14 @@ class ObjectCache:
         if path is None:
             return None
         try:
-            content = path.read_bytes()
+            with open(path, "rb") as f:
+                content = f.read()
         except OSError:
             return None
         head, body = content[: len(_MAGIC) + _DIGEST], content[len(_MAGIC) + _DIGEST :]
         if head != _MAGIC + _digest(key, body):
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the least recently used goes first
@@ -92,7 +92,7 @@ class ObjectCache:
         size = len(value) + len(_MAGIC) + _DIGEST
         if path is None or size > self.limit_bytes:
             return False
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}.tmp")
+        temporary = f"{path}.{os.getpid()}.{threading.get_ident():x}.{time.monotonic_ns():x}.tmp"
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
                 f.write(_MAGIC + _digest(key, value))
@@ -100,7 +100,7 @@ class ObjectCache:
             os.replace(temporary, path)
         except OSError:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)
             return False
         self._trim(keep=path)
         return True
@@ -117,28 +117,28 @@ class ObjectCache:
         """Remove every entry."""
         for path in self._entries():
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)
 
-    def _entries(self) -> list[Path]:
+    def _entries(self) -> list[str]:
         folder = self.folder
         if folder is None:
             return []
         try:
-            return [p for p in folder.iterdir() if p.name.endswith((_SUFFIX, ".tmp"))]
+            return [os.path.join(folder, n) for n in os.listdir(folder) if n.endswith((_SUFFIX, ".tmp"))]
         except OSError:
             return []
 
-    def _trim(self, keep: Path) -> None:
-        entries: list[tuple[float, int, Path]] = []
+    def _trim(self, keep: str) -> None:
+        entries: list[tuple[float, int, str]] = []
         for path in self._entries():
             try:
-                info = path.stat()
+                info = os.stat(path)
             except OSError:  # another process was faster
                 continue
-            if path.name.endswith(".tmp"):
+            if path.endswith(".tmp"):
                 if time.time() - info.st_mtime > 3600:  # left by a process that died
                     with contextlib.suppress(OSError):
-                        path.unlink()
+                        os.unlink(path)
             else:
                 entries.append((info.st_mtime, info.st_size, path))
         total = sum(size for _, size, _ in entries)
@@ -147,11 +147,13 @@ class ObjectCache:
                 break
             if path != keep:
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    os.unlink(path)
                 total -= size
 
 
 def _digest(key: str, value: bytes) -> bytes:
+    import hashlib  # some milliseconds that only users of the cache pay
+
     h = hashlib.sha256(key.encode() + b"\0")
     h.update(value)
     return h.digest()

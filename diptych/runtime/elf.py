@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from diptych.errors import FormatError
 
@@ -19,11 +19,11 @@ _RELA = struct.Struct("<QIIq")
 _PROGBITS, _SYMTAB, _RELATABLE, _NOBITS, _REL = 1, 2, 4, 8, 9
 _WRITE, _ALLOC, _EXEC, _TLS = 1, 2, 4, 0x400
 _UNDEF, _ABS, _COMMON, _XINDEX = 0, 0xFFF1, 0xFFF2, 0xFFFF
-_LIMIT = 1 << 31  # of one section in memory: PC-relative relocations reach no further
+_LIMIT = 1 << 30  # bytes of one section: PC-relative relocations reach 2 GiB
+_ZERO_LIMIT = 1 << 26  # bytes of a zero-filled one: a few bytes of a corrupt file must not take all memory
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """A section that occupies memory; `data` is None for zero-filled ones (.bss)."""
 
     name: str
@@ -34,8 +34,7 @@ class Section:
     executable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+class Symbol(NamedTuple):
     """Where a name points: a section index, or None when it is external or absolute."""
 
     name: str
@@ -45,8 +44,7 @@ class Symbol:
     weak: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Relocation:
+class Relocation(NamedTuple):
     """Patch `section` at `offset` with the address of symbol number `symbol` plus `addend`."""
 
     section: int
@@ -56,8 +54,7 @@ class Relocation:
     addend: int
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectFile:
+class ObjectFile(NamedTuple):
     """A parsed object: sections by their index in the file, symbols by theirs."""
 
     machine: int
@@ -127,7 +124,7 @@ def parse_object(code: bytes) -> ObjectFile:
         align = align or 1
         if align & (align - 1) or align > 4096:
             raise _bad(f"section {name}: alignment {align} is not a power of two up to 4096")
-        if size >= _LIMIT:
+        if size >= (_ZERO_LIMIT if what == _NOBITS else _LIMIT):
             raise _bad(f"section {name}: {size} bytes is too large")
         data = None if what == _NOBITS else _slice(view, offset, size, f"section {name}")
         sections[i] = Section(name, size, align, data, bool(flags & _WRITE), bool(flags & _EXEC))

@@ -70,7 +70,7 @@ class _Core:
         }
         at, extents = r.D_RECORDS, self._extents.ctypes.data
         for t, dtype in zip(types, self._dtypes):
-            words |= {at: dtype.num, at + 8: t.rank, at + 16: extents, at + 24: id(dtype)}
+            words |= {at: dtype.num, at + 8: t.rank, at + 16: extents, at + 24: id(dtype), at + r.RECORD_NBYTES: t.nbytes}
             at, extents = at + r.RECORD_BYTES, extents + 8 * t.rank
         for offset, word in words.items():
             made[offset // 8] = word
@@ -159,7 +159,8 @@ class Executable:
         parallel: bool = True,
         release_gil: bool | None = None,
     ) -> None:
-        if weights.dtype != np.uint8 or weights.ndim != 1 or not weights.flags.c_contiguous or weights.ctypes.data % 64:
+        misaligned = weights.size > 0 and weights.ctypes.data % 64 != 0
+        if weights.dtype != np.uint8 or weights.ndim != 1 or not weights.flags.c_contiguous or misaligned:
             raise InputError("weights must be one contiguous uint8 array aligned to 64 bytes; see aligned_bytes()")
         if threads < 1 or arena_bytes < 0:
             raise InputError(f"threads={threads} must be at least 1 and arena_bytes={arena_bytes} not negative")
@@ -198,7 +199,8 @@ class Executable:
 
     def run_into(self, inputs: Sequence[Any], outputs: Sequence[Array]) -> None:
         """Run the model and write the results into `outputs`, which must have the exact types."""
-        self._core.slow_into(inputs, outputs)
+        if len(outputs) != len(self._core.outputs) or self._into(*inputs, *outputs) is NotImplemented:
+            self._core.slow_into(inputs, outputs)
 
     def __repr__(self) -> str:
         def listed(signature: Signature) -> str:

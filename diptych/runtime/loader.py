@@ -8,21 +8,20 @@ import platform
 import struct
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from diptych.errors import FormatError, UnsupportedError
 from diptych.runtime import relocate
 from diptych.runtime.elf import AARCH64, X86_64, ObjectFile, parse_object
 
-__all__ = ["Image", "LoadedObject", "link", "load_object", "machine"]
+__all__ = ["Image", "Layout", "LoadedObject", "link", "load_object", "machine"]
 
 _PAGE = 16384 if platform.machine() in ("arm64", "aarch64") else 4096  # 16 KiB covers 4 and 16 KiB kernels
 _READ, _WRITE, _EXEC = 1, 2, 4
 _MAP_32BIT = 0x40
 
 
-@dataclass(slots=True)
-class Image:
+class Image(NamedTuple):
     """A linked object at `base`: code in [0, code_end), constants up to ro_end, variables after; `names` -> address."""
 
     base: int
@@ -32,7 +31,7 @@ class Image:
     names: dict[str, int]
 
 
-class _Layout:
+class Layout:
     """Where each section, jump stub and GOT slot lies, relative to the base."""
 
     def __init__(self, obj: ObjectFile) -> None:
@@ -73,7 +72,7 @@ class _Layout:
         return at
 
 
-def link(obj: ObjectFile, layout: _Layout, base: int, resolve: Callable[[str], int | None]) -> Image:
+def link(obj: ObjectFile, layout: Layout, base: int, resolve: Callable[[str], int | None]) -> Image:
     """Lay `obj` out as for address `base` and apply its relocations; nothing is mapped or run."""
     x86 = obj.machine == X86_64
     patch = relocate.patch_x86_64 if x86 else relocate.patch_aarch64
@@ -199,7 +198,7 @@ def load_object(code: bytes, symbols: Mapping[str, int] | None = None, *, immort
     obj = parse_object(code)
     if obj.machine != machine():
         raise FormatError(f"object code is for ELF machine {obj.machine}, this one is {machine()}: compile it again")
-    layout = _Layout(obj)
+    layout = Layout(obj)
     given = symbols or {}
 
     def resolve(name: str) -> int | None:

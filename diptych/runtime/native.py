@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import sys
 import sysconfig
 import threading
@@ -76,6 +75,8 @@ class Support:
             raise UnsupportedError("native execution needs CPython with the GIL; use the standard build of CPython")
         if ctypes.sizeof(ctypes.c_void_p) != 8 or object.__basicsize__ != 16:
             raise UnsupportedError("native execution needs a 64-bit release build of CPython")
+        import hashlib
+
         which, linux = machine(), sys.platform.startswith("linux")
         text = support_ir(which, linux)
         key = f"support {which} {hashlib.sha256(text.encode()).hexdigest()}"

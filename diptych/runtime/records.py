@@ -11,6 +11,7 @@ __all__ = [
     "D_NDARRAY", "D_OUTPUTS", "D_POOL", "D_RECORDS", "D_RELEASE_GIL", "D_RUN", "D_THREADS", "FLAGS_IN", "FLAGS_OUT",
     "FRAME_CTX", "FRAME_IO", "LINE", "METH_FASTCALL", "OB_TYPE", "POOL_BYTES", "POOL_CTX", "POOL_DONE", "POOL_EPOCH",
     "POOL_JOB", "POOL_LIVE", "POOL_NTH", "POOL_SLEEPERS", "POOL_SPIN", "POOL_STOP", "RECORD_BYTES",
+    "RECORD_NBYTES",
 ]  # fmt: skip
 
 LINE = 128  # two cache lines: the neighbour is fetched along on x86, and some ARM cores have 128-byte lines
@@ -25,7 +26,8 @@ METH_FASTCALL = 0x80
 # descriptor; the number of inputs is at 0
 D_OUTPUTS, D_THREADS, D_RELEASE_GIL, D_RUN, D_POOL, D_FREE, D_FALLBACK, D_NDARRAY = (8 * i for i in range(1, 9))
 D_RECORDS = 128
-RECORD_BYTES = 32  # type number, rank, address of the extents, NumPy's descriptor object
+RECORD_BYTES = 40  # type number, rank, address of the extents, NumPy's descriptor object, bytes of the tensor
+RECORD_NBYTES = 32
 
 # frame; the link to the next free frame is at 0
 FRAME_CTX = 64  # the ctx of the model code: arena, weights, io, barrier state

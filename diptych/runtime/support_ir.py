@@ -265,6 +265,7 @@ declare i32 @PyTuple_SetItem(ptr, i64, ptr)
 declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
 declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
+declare i64 @llvm.umin.i64(i64, i64)
 
 ; Is %a exactly what record %rec asks for? Then its data, else null. (%want: the flags that must be set.)
 define internal ptr @fits(ptr %a, ptr %rec, ptr %type, i32 %want) alwaysinline {{
@@ -324,6 +325,47 @@ yes:
   ret ptr %data
 no:
   ret ptr null
+}}
+
+; Is tensor %i, if it is an output that the caller gave, apart in memory from all tensors before it?
+define internal i1 @apart(ptr %recs, ptr %io, i64 %i, i1 %isout) alwaysinline {{
+entry:
+  br i1 %isout, label %begin, label %yes
+begin:
+  %ia = getelementptr ptr, ptr %io, i64 %i
+  %x = load i64, ptr %ia
+  %io8 = mul i64 %i, {r.RECORD_BYTES}
+  %ir = getelementptr i8, ptr %recs, i64 %io8
+  %ina = getelementptr i8, ptr %ir, i64 {r.RECORD_NBYTES}
+  %xn = load i64, ptr %ina
+  %xend = add i64 %x, %xn
+  br label %each
+each:
+  %k = phi i64 [ 0, %begin ], [ %k1, %next ]
+  %end = icmp eq i64 %k, %i
+  br i1 %end, label %yes, label %compare
+compare:
+  %ka = getelementptr ptr, ptr %io, i64 %k
+  %y = load i64, ptr %ka
+  %ko = mul i64 %k, {r.RECORD_BYTES}
+  %kr = getelementptr i8, ptr %recs, i64 %ko
+  %kna = getelementptr i8, ptr %kr, i64 {r.RECORD_NBYTES}
+  %yn = load i64, ptr %kna
+  %yend = add i64 %y, %yn
+  %before = icmp ule i64 %xend, %y
+  %after = icmp ule i64 %yend, %x
+  %side = or i1 %before, %after
+  %smaller = call i64 @llvm.umin.i64(i64 %xn, i64 %yn)
+  %empty = icmp eq i64 %smaller, 0
+  %ok = or i1 %side, %empty
+  br i1 %ok, label %next, label %no
+next:
+  %k1 = add i64 %k, 1
+  br label %each
+yes:
+  ret i1 true
+no:
+  ret i1 false
 }}
 
 ; The run with the GIL given up around it when the descriptor says so.
@@ -408,7 +450,8 @@ good:
   %ioa = getelementptr ptr, ptr %io, i64 %i
   store ptr %data, ptr %ioa
   %i1 = add i64 %i, 1
-  br label %arg
+  %apart = call i1 @apart(ptr %recs, ptr %io, i64 %i, i1 %isout)
+  br i1 %apart, label %arg, label %slow
 take:
   %rest = load ptr, ptr %frame
   store ptr %rest, ptr %fa

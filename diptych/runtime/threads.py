@@ -8,7 +8,6 @@ import functools
 import os
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -43,37 +42,43 @@ def _available_cores() -> int:
     else:
         cpus = set(range(os.cpu_count() or 1))
     cores = {_core_of(cpu) for cpu in cpus}
-    return max(1, min(len(cores), _quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
+    return max(1, min(len(cores), _quota("/proc/self/cgroup", "/sys/fs/cgroup")))
 
 
 def _core_of(cpu: int) -> str:
     """A name shared by the hardware threads of one core: two of them on one vector unit gain nothing."""
     try:
-        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        return _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
     except OSError:
         return f"cpu {cpu}"
 
 
-def _quota(membership: Path, root: Path) -> int:
+def _read(path: str) -> str:
+    with open(path) as f:
+        return f.read()
+
+
+def _quota(membership: str, root: str) -> int:
     """Whole CPUs that cgroup v2 grants this process (the smallest on the way up); a large number when unlimited."""
     limit = 1 << 30
     try:
-        lines = membership.read_text().splitlines()
+        lines = _read(membership).splitlines()
     except OSError:
         return limit
     for line in lines:
         if not line.startswith("0::/"):
             continue
-        here = root / line[4:]
-        for folder in (here, *here.parents):
+        folder = os.path.join(root, line[4:]).rstrip("/")
+        while True:
             try:
-                quota, period = (folder / "cpu.max").read_text().split()
+                quota, period = _read(os.path.join(folder, "cpu.max")).split()
                 if quota != "max":
                     limit = min(limit, max(1, int(quota) // int(period)))
             except (OSError, ValueError, ZeroDivisionError):
                 pass
-            if folder == root:
+            if len(folder) <= len(root):
                 break
+            folder = os.path.dirname(folder)
     return limit
 
 
