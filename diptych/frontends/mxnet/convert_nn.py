@@ -1,0 +1,212 @@
+"""Layers with weights, and pooling: Convolution, Deconvolution, FullyConnected, Embedding, Pooling, UpSampling, resizing."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.errors import FormatError
+from diptych.frontends.mxnet.convert import Call, converts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.frontends.mxnet.convert import Result
+    from diptych.ir import Value
+
+
+def spatial(c: Call, key: str, rank: int, default: int) -> tuple[int, ...]:
+    """A per-axis attribute such as stride: absent or () means the default for every axis."""
+    values = c.attrs.shape(key, ()) or (default,) * rank
+    if len(values) != rank:
+        raise FormatError(f"{c.op} (layer {c.layer}): {key}={values} does not fit {rank} spatial axes")
+    return values
+
+
+def both(pad: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The same padding below and above."""
+    return tuple((p, p) for p in pad)
+
+
+def channels_last(c: Call) -> bool:
+    """Whether `layout` asks for channels last (NWC, NHWC, NDHWC)."""
+    layout = c.attrs.text("layout", "None")
+    if layout not in ("None", "NCW", "NCHW", "NCDHW", "NWC", "NHWC", "NDHWC"):
+        raise c.fail(f"layout={layout!r} is unknown", "use NCHW or NHWC")
+    return layout.endswith("C")
+
+
+def to_first(c: Call, x: Value) -> Value:
+    """[N, *S, C] -> [N, C, *S] (for weights [O, *K, I] -> [O, I, *K])."""
+    return c.transpose(x, (0, x.rank - 1, *range(1, x.rank - 1)))
+
+
+def to_last(c: Call, x: Value) -> Value:
+    """[N, C, *S] -> [N, *S, C]."""
+    return c.transpose(x, (0, *range(2, x.rank), 1))
+
+
+def _bias(c: Call, default: bool, index: int = 2) -> tuple[Value, ...]:
+    return () if c.attrs.boolean("no_bias", default) else (c.arg(index),)
+
+
+@converts("Convolution", "Convolution_v1")
+def _convolution(c: Call) -> Result:
+    x, w = c.x, c.arg(1)
+    kernel = c.attrs.shape("kernel")
+    n = len(kernel)
+    last = channels_last(c)
+    if last:
+        x, w = to_first(c, x), to_first(c, w)
+    y = c.emit("conv", x, w, *_bias(c, False), strides=spatial(c, "stride", n, 1), pads=both(spatial(c, "pad", n, 0)),
+               dilations=spatial(c, "dilate", n, 1), groups=c.attrs.integer("num_group", 1))  # fmt: skip
+    return to_last(c, y) if last else y
+
+
+@converts("Deconvolution")
+def _deconvolution(c: Call) -> Result:
+    x, w = c.x, c.arg(1)
+    kernel = c.attrs.shape("kernel")
+    n = len(kernel)
+    last = channels_last(c)
+    if last:
+        x, w = to_first(c, x), to_first(c, w)
+    strides, dilations = spatial(c, "stride", n, 1), spatial(c, "dilate", n, 1)
+    pads, extra = both(spatial(c, "pad", n, 0)), spatial(c, "adj", n, 0)
+    target = c.attrs.shape("target_shape", ())
+    if any(target):  # the padding follows from the wanted extents
+        full = [s * (e - 1) + d * (k - 1) + 1 for e, k, s, d in zip(x.shape[2:], kernel, strides, dilations)]
+        if len(target) != n or any(t > f for t, f in zip(target, full)):
+            raise FormatError(f"{c.op} (layer {c.layer}): target_shape={target} is larger than {tuple(full)}")
+        crop = [f - t for f, t in zip(full, target)]
+        pads, extra = both([(k + 1) // 2 for k in crop]), tuple(k % 2 for k in crop)
+    y = c.emit("conv_transpose", x, w, *_bias(c, True), strides=strides, pads=pads, dilations=dilations,
+               groups=c.attrs.integer("num_group", 1), output_padding=extra)  # fmt: skip
+    return to_last(c, y) if last else y
+
+
+@converts("FullyConnected")
+def _fully_connected(c: Call) -> Result:
+    x = c.x
+    if c.attrs.boolean("flatten", True):
+        x = c.reshape(x, (x.shape[0], prod(x.shape[1:])))
+    y = c.emit("mat_mul", x, c.arg(1), transpose_b=True)
+    for bias in _bias(c, False):
+        y = c.emit("add", y, bias)
+    return y
+
+
+@converts("Embedding", "_contrib_SparseEmbedding")
+def _embedding(c: Call) -> Result:
+    return c.emit("take", c.arg(1), c.indices(c.x), axis=0, mode="clip")
+
+
+@converts("Pooling", "Pooling_v1")
+def _pooling(c: Call) -> Result:
+    last = channels_last(c)
+    x = to_first(c, c.x) if last else c.x
+    n = x.rank - 2
+    kind = c.attrs.text("pool_type", "max")
+    whole = c.attrs.boolean("global_pool", False)
+    kernel = x.shape[2:] if whole else spatial(c, "kernel", n, 1)
+    strides = (1,) * n if whole else spatial(c, "stride", n, 1)
+    pads = both((0,) * n if whole else spatial(c, "pad", n, 0))
+    convention = c.attrs.text("pooling_convention", "valid")
+    if convention not in ("valid", "full"):
+        raise c.fail(f"pooling_convention={convention!r} does not work in MXNet itself", "use 'valid' or 'full'")
+    where = {"kernel": kernel, "strides": strides, "pads": pads,
+             "rounding": "ceil_mxnet" if convention == "full" and not whole else "floor"}  # fmt: skip
+    axes = tuple(range(2, x.rank))
+    if kind in ("max", "avg", "sum") and whole:
+        y = c.g.reduce({"max": "max", "avg": "mean", "sum": "sum"}[kind], x, axes, keepdims=True)
+    elif kind == "max":
+        y = c.emit("max_pool", x, **where)
+    elif kind == "avg":
+        y = c.emit("avg_pool", x, **where, count_include_pad=c.attrs.boolean("count_include_pad", True))
+    elif kind == "lp":
+        y = c.emit("lp_pool", x, **where, p=float(c.attrs.integer("p_value", 2)))
+    elif kind == "sum":
+        y = _sum_pool(c, x, kernel, strides, pads, convention == "full")
+    else:
+        raise c.fail(f"pool_type={kind!r} is unknown", "use max, avg, sum or lp")
+    return to_last(c, y) if last else y
+
+
+def _sum_pool(c: Call, x: Value, kernel: tuple[int, ...], strides: tuple[int, ...],
+              pads: tuple[tuple[int, int], ...], full: bool) -> Value:  # fmt: skip
+    """A depthwise convolution with ones; "full" pads above until the last window fits."""
+    if full:
+        rooms = [e + lo + hi - k for e, k, (lo, hi) in zip(x.shape[2:], kernel, pads)]
+        pads = tuple((lo, hi + -room % s) for (lo, hi), room, s in zip(pads, rooms, strides))
+    ones = c.const(np.ones((x.shape[1], 1, *kernel)), x.dtype)
+    return c.emit("conv", x, ones, strides=strides, pads=pads, dilations=(1,) * len(kernel), groups=x.shape[1])
+
+
+@converts("_contrib_AdaptiveAvgPooling2D")
+def _adaptive_avg(c: Call) -> Result:
+    size = c.attrs.shape("output_size", ()) or (1,)
+    if len(size) == 1:
+        size = size * 2
+    if size == (1, 1):
+        return c.g.mean(c.x, (2, 3), keepdims=True)
+    return c.emit("adaptive_avg_pool", c.x, output_size=size)
+
+
+# -- resizing -----------------------------------------------------------------------------------------------------
+@converts("UpSampling")
+def _upsampling(c: Call) -> Result:
+    scale = c.attrs.integer("scale")
+    kind = c.attrs.text("sample_type")
+    if kind == "bilinear":  # a transposed convolution whose weight is in the model
+        return c.emit("conv_transpose", c.x, c.arg(1), strides=(scale, scale), pads=both([-(-(scale - 1) // 2)] * 2),
+                      dilations=(1, 1), groups=c.attrs.integer("num_filter", 0) or c.x.shape[1],
+                      output_padding=(0, 0))  # fmt: skip
+    if kind != "nearest":
+        raise c.fail(f"sample_type={kind!r} is unknown", "use nearest or bilinear")
+    height, width = c.x.shape[2] * scale, c.x.shape[3] * scale
+    parts = []
+    for x in c.inputs:
+        times = height // x.shape[2]  # every input is brought to the size of the first one's result
+        if (x.shape[2] * times, x.shape[3] * times) != (height, width):
+            raise c.fail(f"input {x.type} cannot be repeated to {height}x{width}", "its size must divide that")
+        parts.append(c.emit("resize", x, size=(height, width), mode="nearest", coordinates="asymmetric"))
+    if c.attrs.text("multi_input_mode", "concat") == "sum":
+        total = parts[0]
+        for p in parts[1:]:
+            total = c.emit("add", total, p)
+        return total
+    return c.g.concat(parts, 1)
+
+
+def _resized(c: Call) -> tuple[int, int]:
+    """The result's height and width for every `mode` of BilinearResize2D."""
+    height, width = c.x.shape[2:]
+    mode = c.attrs.text("mode", "size")
+    sh, sw = c.attrs.optional_real("scale_height"), c.attrs.optional_real("scale_width")
+
+    def odd(extent: int, scale: float) -> int:
+        return int(extent * scale) if extent % 2 == 0 else int((extent - 1) * scale) + 1
+
+    if mode == "like":
+        return c.arg(1).shape[2], c.arg(1).shape[3]
+    if mode == "size":
+        h = int(sh * height) if sh is not None else c.attrs.integer("height", 1)
+        return h, int(sw * width) if sw is not None else c.attrs.integer("width", 1)
+    if mode == "odd_scale":
+        return odd(height, sh or 1.0), odd(width, sw or 1.0)
+    step = {"to_even_down": (0, -1), "to_even_up": (0, 1), "to_odd_down": (1, -1), "to_odd_up": (1, 1)}.get(mode)
+    if step is None:
+        raise c.fail(f"mode={mode!r} is unknown", "use size, scale or like")
+    parity, move = step
+    return tuple(e if e % 2 == parity else e + move for e in (height, width))  # type: ignore[return-value]
+
+
+@converts("_contrib_BilinearResize2D")
+def _bilinear_resize(c: Call) -> Result:
+    size = _resized(c)
+    if size == c.x.shape[2:]:
+        return c.x
+    corners = c.attrs.boolean("align_corners", True)
+    return c.emit("resize", c.x, size=size, mode="linear", coordinates="align_corners" if corners else "half_pixel")

@@ -1,0 +1,200 @@
+"""Recurrent layers, sequences of different lengths, and the interleaved attention products of GluonNLP."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.errors import FormatError
+from diptych.frontends.mxnet.convert import Call, converts
+from diptych.frontends.mxnet.convert_shape import cut
+
+if TYPE_CHECKING:
+    from diptych.frontends.mxnet.convert import Result
+    from diptych.ir import Value
+
+_GATES = {"rnn_relu": 1, "rnn_tanh": 1, "lstm": 4, "gru": 3}
+
+
+class _Packed:
+    """Reads weights one after another from RNN's packed parameter vector."""
+
+    def __init__(self, c: Call, vector: Value) -> None:
+        self.c = c
+        self.vector = c.reshape(vector, (vector.type.size,))
+        self.at = 0
+
+    def take(self, *shape: int) -> Value:
+        size = math.prod(shape)
+        if self.at + size > self.vector.type.size:
+            raise FormatError(
+                f"{self.c.op} (layer {self.c.layer}): the parameter vector has {self.vector.type.size} elements, too few"
+            )
+        part = cut(self.c, self.vector, 0, self.at, self.at + size)
+        self.at += size
+        return self.c.reshape(part, shape)
+
+
+@converts("RNN")
+def _rnn(c: Call) -> Result:
+    a = c.attrs
+    mode = a.text("mode", choices=tuple(_GATES))
+    hidden, layers = a.integer("state_size"), a.integer("num_layers")
+    directions = 2 if a.boolean("bidirectional", False) else 1
+    for what in ("projection_size", "lstm_state_clip_min", "lstm_state_clip_max"):
+        if a.optional_real(what) is not None:
+            raise c.fail(f"{what} is not supported", "only plain LSTM, GRU and RNN cells are")
+    gates, lengths = _GATES[mode], None
+    if a.boolean("use_sequence_length", False):
+        lengths = c.indices(c.inputs[-1])
+    packed = _Packed(c, c.arg(1))
+    width = c.x.shape[2]
+    weights, biases = [], []
+    for layer in range(layers):
+        for _ in range(directions):
+            inner = width if layer == 0 else hidden * directions
+            weights.append((packed.take(gates * hidden, inner), packed.take(gates * hidden, hidden)))
+    for _ in weights:
+        biases.append((packed.take(gates * hidden), packed.take(gates * hidden)))
+    if packed.at != packed.vector.type.size:
+        raise FormatError(f"{c.op} (layer {c.layer}): {packed.vector.type.size} parameters, {packed.at} expected")
+    y, ends, cells = c.x, [], []
+    for layer in range(layers):
+        results = []
+        for direction in range(directions):
+            i = layer * directions + direction
+            out, h, cell = _one(c, mode, y, weights[i], biases[i], i, direction == 1, lengths)
+            results.append(out)
+            ends.append(h)
+            cells.append(cell)
+        y = c.g.concat(results, 2)
+    if c.outputs == 1:
+        return y
+    states = [c.g.stack(ends, 0)]
+    if mode == "lstm":
+        states.append(c.g.stack([v for v in cells if v is not None], 0))
+    return (y, *states)
+
+
+def _one(c: Call, mode: str, x: Value, w: tuple[Value, Value], b: tuple[Value, Value], index: int, reverse: bool,
+         lengths: Value | None) -> tuple[Value, Value, Value | None]:  # fmt: skip
+    """One layer in one direction: the sequence, the last hidden state, the last cell state (LSTM)."""
+    if c.outputs > 1 and lengths is not None:
+        raise c.fail("final states together with use_sequence_length are not supported",
+                     "take the last step with SequenceLast")  # fmt: skip
+
+    def state(k: int) -> Value:
+        return c.reshape(cut(c, c.arg(k), 0, index, index + 1), c.arg(k).shape[1:])
+
+    def both() -> Value:
+        arrays = [c.g.constant_array(v) for v in b]
+        if arrays[0] is not None and arrays[1] is not None:
+            return c.const(arrays[0] + arrays[1], b[0].dtype)
+        return c.emit("add", *b)
+
+    flip = reverse and lengths is not None
+    if flip and lengths is not None:
+        x = _reversed(c, x, lengths)
+    backward = reverse and not flip
+    cell: Value | None = None
+    if mode == "lstm":
+        y, h, cell = c.emit_all("lstm", x, *w, both(), state(2), state(3), reverse=backward)
+    elif mode == "gru":
+        y, h = c.emit_all("gru", x, *w, *b, state(2), reverse=backward)
+    else:
+        y, h = c.emit_all("rnn", x, *w, both(), state(2), activation=mode.removeprefix("rnn_"), reverse=backward)
+    if lengths is not None:
+        y = _reversed(c, y, lengths) if flip else y
+        y = c.emit("sequence_mask", y, lengths, value=0.0, axis=0)
+    return y, h, cell
+
+
+# -- sequences of different lengths -------------------------------------------------------------------------------
+def _lengths(c: Call) -> Value | None:
+    return c.indices(c.arg(1)) if c.attrs.boolean("use_sequence_length", False) else None
+
+
+@converts("SequenceMask")
+def _sequence_mask(c: Call) -> Result:
+    lengths = _lengths(c)
+    if lengths is None:
+        return c.x
+    return c.emit("sequence_mask", c.x, lengths, value=c.attrs.real("value", 0.0), axis=c.attrs.integer("axis", 0))
+
+
+@converts("SequenceLast")
+def _sequence_last(c: Call) -> Result:
+    axis, lengths = c.attrs.integer("axis", 0), _lengths(c)
+    rest = c.x.shape[:axis] + c.x.shape[axis + 1 :]
+    if lengths is None:
+        return c.reshape(cut(c, c.x, axis, c.x.shape[axis] - 1, c.x.shape[axis]), rest)
+    x = c.x if axis == 0 else c.transpose(c.x, (1, 0, *range(2, c.x.rank)))
+    last = c.reshape(c.emit("sub", lengths, 1), (1, x.shape[1]) + (1,) * (x.rank - 2))
+    return c.reshape(c.emit("gather", x, c.g.broadcast_to(last, (1, *x.shape[1:])), axis=0), rest)
+
+
+def _reversed(c: Call, x: Value, lengths: Value) -> Value:
+    """x[T, N, ...] with the first length[n] steps of each sequence n turned around."""
+    steps = c.const(np.arange(x.shape[0]).reshape(-1, 1), lengths.dtype)
+    ends = c.reshape(lengths, (1, x.shape[1]))
+    mirrored = c.emit("sub", c.emit("sub", ends, 1), steps)
+    index = c.emit("where", c.emit("less", steps, ends), mirrored, c.g.broadcast_to(steps, mirrored.shape))
+    wide = c.g.broadcast_to(c.reshape(index, index.shape + (1,) * (x.rank - 2)), x.shape)
+    return c.emit("gather", x, wide, axis=0)
+
+
+@converts("SequenceReverse")
+def _sequence_reverse(c: Call) -> Result:
+    lengths = _lengths(c)
+    if lengths is None:
+        return c.emit("flip", c.x, axes=(0,))
+    return _reversed(c, c.x, lengths)
+
+
+# -- interleaved attention products -------------------------------------------------------------------------------
+def _heads(c: Call, x: Value, parts: int, which: int) -> Value:
+    """[L, B, heads * parts * D] -> part `which` as [B * heads, L, D]."""
+    heads = c.attrs.integer("heads")
+    steps, batch, width = x.shape
+    if width % (heads * parts):
+        raise FormatError(f"{c.op} (layer {c.layer}): width {width} does not divide into {heads} heads x {parts}")
+    size = width // (heads * parts)
+    split = c.reshape(x, (steps, batch, heads, parts, size))
+    one = c.reshape(cut(c, split, 3, which, which + 1), (steps, batch, heads, size))
+    return c.reshape(c.transpose(one, (1, 2, 0, 3)), (batch * heads, steps, size))
+
+
+def _scores(c: Call, q: Value, k: Value) -> Value:
+    scaled = c.emit("mul", q, 1.0 / math.sqrt(q.shape[-1]))
+    return c.emit("mat_mul", scaled, k, transpose_b=True)
+
+
+def _weighted(c: Call, v: Value, batch: int) -> Value:
+    """Attention weights (operand 1) times values, back as [L, B, heads * D]."""
+    heads = c.attrs.integer("heads")
+    y = c.emit("mat_mul", c.arg(1), v)
+    _, steps, size = y.shape
+    y = c.transpose(c.reshape(y, (batch, heads, steps, size)), (2, 0, 1, 3))
+    return c.reshape(y, (steps, batch, heads * size))
+
+
+@converts("_contrib_interleaved_matmul_selfatt_qk")
+def _selfatt_qk(c: Call) -> Result:
+    return _scores(c, _heads(c, c.x, 3, 0), _heads(c, c.x, 3, 1))
+
+
+@converts("_contrib_interleaved_matmul_selfatt_valatt")
+def _selfatt_valatt(c: Call) -> Result:
+    return _weighted(c, _heads(c, c.x, 3, 2), c.x.shape[1])
+
+
+@converts("_contrib_interleaved_matmul_encdec_qk")
+def _encdec_qk(c: Call) -> Result:
+    return _scores(c, _heads(c, c.x, 1, 0), _heads(c, c.arg(1), 2, 0))
+
+
+@converts("_contrib_interleaved_matmul_encdec_valatt")
+def _encdec_valatt(c: Call) -> Result:
+    return _weighted(c, _heads(c, c.x, 2, 1), c.x.shape[1])

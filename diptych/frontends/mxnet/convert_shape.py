@@ -1,0 +1,457 @@
+"""Operators that move elements: reshapes, slices, concatenation, padding, repetition."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.errors import FormatError
+from diptych.frontends.mxnet.convert import Call, converts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.frontends.mxnet.convert import Result
+    from diptych.ir import Value
+
+
+def reshaped(codes: Sequence[int], shape: Sequence[int], reverse: bool = False) -> tuple[int, ...]:
+    """The shape that MXNet's Reshape codes give: 0 copies an extent, -1 infers one, -2 copies the rest, -3 merges two
+    extents, -4 splits one into the next two codes.
+
+    >>> reshaped((0, -3, -1), (2, 3, 4, 5)), reshaped((-4, 2, -1, -2), (6, 7))
+    ((2, 12, 5), (2, 3, 7))
+    """
+    codes, shape = list(codes), list(shape)
+    if reverse:
+        codes.reverse()
+        shape.reverse()
+    out: list[int] = []
+    infer = -1
+    source = position = 0
+    try:
+        while position < len(codes):
+            code = codes[position]
+            position += 1
+            if code == 0:
+                out.append(shape[source])
+                source += 1
+            elif code == -1:
+                if infer >= 0:
+                    raise FormatError(f"Reshape{tuple(codes)}: only one -1 is allowed")
+                infer = len(out)
+                out.append(1)
+                source += 1
+            elif code == -2:
+                out.extend(shape[source:])
+                source = len(shape)
+            elif code == -3:
+                out.append(shape[source] * shape[source + 1])
+                source += 2
+            elif code == -4:
+                first, second = codes[position], codes[position + 1]
+                position += 2
+                extent = shape[source]
+                source += 1
+                first, second = (extent // second if first == -1 else first), (
+                    extent // first if second == -1 else second
+                )
+                if first * second != extent:
+                    raise FormatError(f"Reshape{tuple(codes)}: {extent} does not split into {first} x {second}")
+                out += [first, second]
+            else:
+                out.append(code)
+                source += 1
+    except (IndexError, ZeroDivisionError):
+        raise FormatError(f"Reshape codes {tuple(codes)} do not fit the shape {tuple(shape)}") from None
+    if infer >= 0:
+        rest = prod(out)
+        out[infer] = prod(shape) // rest if rest else 0
+    if reverse:
+        out.reverse()
+    if prod(out) != prod(shape):
+        raise FormatError(f"Reshape of {tuple(shape)} to {tuple(out)} (codes {tuple(codes)}) changes the element count")
+    return tuple(out)
+
+
+@converts("Reshape")
+def _reshape(c: Call) -> Result:
+    codes = c.attrs.shape("shape", ())
+    target = list(c.attrs.shape("target_shape", ()))
+    if codes:
+        return c.reshape(c.x, reshaped(codes, c.x.shape, c.attrs.boolean("reverse", False)))
+    if target:  # the spelling before 0.9
+        if c.attrs.boolean("keep_highest", False):
+            target[0] = c.x.shape[0]
+        if target.count(0) == 1:
+            hole = target.index(0)
+            target[hole] = c.x.type.size // max(1, prod(t for t in target if t))
+        return c.reshape(c.x, tuple(target))
+    if c.shape is not None:
+        return c.reshape(c.x, c.shape)
+    raise c.fail("neither shape nor target_shape is given")
+
+
+@converts("_npx_reshape")
+def _npx_reshape(c: Call) -> Result:
+    shape, codes = list(c.x.shape), list(c.attrs.shape("newshape"))
+    if c.attrs.boolean("reverse", False):
+        raise c.fail("reverse=True is not supported", "write the extents out")
+    out: list[int] = []
+    source = i = 0
+    while i < len(codes):
+        code = codes[i]
+        i += 1
+        if code == -2:
+            out.append(shape[source])
+        elif code == -3:
+            if shape[source] != 1:
+                raise FormatError(f"{c.op} (layer {c.layer}): -3 skips an extent of 1, not {shape[source]}")
+        elif code == -4:
+            out += shape[source:]
+            source = len(shape)
+        elif code == -5:
+            out.append(shape[source] * shape[source + 1])
+            source += 1
+        elif code == -6:
+            first, second = codes[i], codes[i + 1]
+            i += 2
+            first = shape[source] // second if first == -1 else first
+            out += [first, shape[source] // first]
+        else:
+            out.append(code)
+        source += 1
+    return c.reshape(c.x, out)
+
+
+@converts("_np_reshape")
+def _np_reshape(c: Call) -> Result:
+    if c.attrs.text("order", "C") != "C":
+        raise c.fail("only order='C' is supported")
+    return c.reshape(c.x, c.attrs.shape("newshape"))
+
+
+@converts("Flatten")
+def _flatten(c: Call) -> Result:
+    return c.reshape(c.x, (c.x.shape[0], prod(c.x.shape[1:])))
+
+
+@converts("expand_dims")
+def _expand_dims(c: Call) -> Result:
+    axis = c.axis(c.attrs.integer("axis"), c.x.rank + 1)
+    return c.reshape(c.x, (*c.x.shape[:axis], 1, *c.x.shape[axis:]))
+
+
+@converts("squeeze", "_np_squeeze", "_npi_squeeze")
+def _squeeze(c: Call) -> Result:
+    axes = c.attrs.shape("axis", None)
+    drop = {c.axis(a) for a in axes} if axes is not None else {i for i, d in enumerate(c.x.shape) if d == 1}
+    if any(c.x.shape[i] != 1 for i in drop):
+        raise FormatError(f"{c.op} (layer {c.layer}): axes {sorted(drop)} of {c.x.type} are not all 1")
+    shape = tuple(d for i, d in enumerate(c.x.shape) if i not in drop)
+    return c.reshape(c.x, shape if shape or c.np_shape else (1,))
+
+
+@converts("reshape_like")
+def _reshape_like(c: Call) -> Result:
+    x, like = c.x.shape, c.arg(1).shape
+
+    def part(side: str, shape: tuple[int, ...]) -> tuple[int, int]:
+        begin, end = c.attrs.optional_integer(f"{side}_begin", None), c.attrs.optional_integer(f"{side}_end", None)
+        begin, end = begin or 0, len(shape) if end is None else end
+        return (begin + len(shape) if begin < 0 else begin), (end + len(shape) if end < 0 else end)
+
+    (a, b), (p, q) = part("lhs", x), part("rhs", like)
+    return c.reshape(c.x, x[:a] + like[p:q] + x[b:])
+
+
+@converts("transpose", "_np_transpose", "_npi_transpose")
+def _transpose(c: Call) -> Result:
+    axes = c.attrs.shape("axes", ()) or tuple(reversed(range(c.x.rank)))
+    return c.transpose(c.x, [c.axis(a) for a in axes])
+
+
+@converts("SwapAxis")
+def _swap_axis(c: Call) -> Result:
+    a, b = c.axis(c.attrs.integer("dim1", 0)), c.axis(c.attrs.integer("dim2", 0))
+    perm = list(range(c.x.rank))
+    perm[a], perm[b] = perm[b], perm[a]
+    return c.transpose(c.x, perm)
+
+
+# -- joining and splitting ----------------------------------------------------------------------------------------
+@converts("Concat", "_npi_concatenate", "_rnn_param_concat")
+def _concat(c: Call) -> Result:
+    axis = c.axis(c.attrs.integer("axis" if "axis" in c.attrs else "dim", 0 if c.op == "_npi_concatenate" else 1)
+                  if c.x.rank > 1 else 0)  # fmt: skip
+    return c.emit("concat", *c.inputs, axis=axis) if len(c.inputs) > 1 else c.x
+
+
+@converts("stack", "_npi_stack")
+def _stack(c: Call) -> Result:
+    axis = c.axis(c.attrs.integer("axis", 0), c.x.rank + 1)
+    parts = [c.reshape(x, (*x.shape[:axis], 1, *x.shape[axis:])) for x in c.inputs]
+    return c.emit("concat", *parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+def cut(c: Call, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+    """x[start:stop:step] along one axis."""
+    if (start, stop, step) == (0, x.shape[axis], 1):
+        return x
+    starts, stops, steps = [0] * x.rank, list(x.shape), [1] * x.rank
+    starts[axis], stops[axis], steps[axis] = start, stop, step
+    return c.emit("slice", x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+
+
+@converts("SliceChannel")
+def _slice_channel(c: Call) -> Result:
+    count, axis = c.attrs.integer("num_outputs"), c.axis(c.attrs.integer("axis", 1))
+    extent = c.x.shape[axis]
+    if count < 1 or extent % count:
+        raise FormatError(f"{c.op} (layer {c.layer}): axis {axis} of {c.x.type} does not divide into {count} parts")
+    size = extent // count
+    parts = [cut(c, c.x, axis, i * size, (i + 1) * size) for i in range(count)]
+    if c.attrs.boolean("squeeze_axis", False):
+        parts = [c.reshape(p, p.shape[:axis] + p.shape[axis + 1 :]) for p in parts]
+    return tuple(parts)
+
+
+@converts("_split_v2", "_npi_array_split")
+def _split_v2(c: Call) -> Result:
+    axis, sections = c.axis(c.attrs.integer("axis", 1)), c.attrs.integer("sections", 0)
+    extent = c.x.shape[axis]
+    if sections > 0:
+        bounds = [i * (extent // sections) for i in range(sections)]
+    else:
+        bounds = list(c.attrs.shape("indices"))
+    parts = [cut(c, c.x, axis, a, b) for a, b in zip(bounds, [*bounds[1:], extent])]
+    if c.attrs.boolean("squeeze_axis", False):
+        parts = [c.reshape(p, p.shape[:axis] + p.shape[axis + 1 :]) for p in parts]
+    return tuple(parts)
+
+
+# -- slicing ------------------------------------------------------------------------------------------------------
+@converts("slice")
+def _slice(c: Call) -> Result:
+    begin, end = c.attrs.optional_integers("begin"), c.attrs.optional_integers("end")
+    step = c.attrs.optional_integers("step", ())
+    starts, stops, steps = [0] * c.x.rank, list(c.x.shape), [1] * c.x.rank
+    for i, (b, e) in enumerate(zip(begin, end)):
+        s = (step[i] if i < len(step) else None) or 1
+        starts[i], stops[i], steps[i] = slice(b, e, s).indices(c.x.shape[i])
+    if (tuple(starts), tuple(stops), tuple(steps)) == ((0,) * c.x.rank, c.x.shape, (1,) * c.x.rank):
+        return c.x
+    stops = [a if (b - a) * s <= 0 else b for a, b, s in zip(starts, stops, steps)]
+    return c.emit("slice", c.x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+
+
+@converts("slice_axis")
+def _slice_axis(c: Call) -> Result:
+    axis = c.axis(c.attrs.integer("axis"))
+    start, stop, _ = slice(c.attrs.integer("begin"), c.attrs.optional_integer("end", None)).indices(c.x.shape[axis])
+    if stop <= start:
+        raise FormatError(f"{c.op} (layer {c.layer}): [{start}:{stop}] of axis {axis} of {c.x.type} is empty")
+    return cut(c, c.x, axis, start, stop)
+
+
+@converts("slice_like")
+def _slice_like(c: Call) -> Result:
+    like = c.arg(1)
+    axes = c.attrs.shape("axes", ()) or range(min(c.x.rank, like.rank))
+    stops = list(c.x.shape)
+    for a in axes:
+        a = c.axis(a)
+        if like.shape[a] > stops[a]:
+            raise FormatError(f"{c.op} (layer {c.layer}): axis {a} of {c.x.type} is shorter than that of {like.type}")
+        stops[a] = like.shape[a]
+    if tuple(stops) == c.x.shape:
+        return c.x
+    return c.emit("slice", c.x, starts=(0,) * c.x.rank, stops=tuple(stops), steps=(1,) * c.x.rank)
+
+
+@converts("Crop")
+def _crop(c: Call) -> Result:
+    size = c.arg(1).shape[2:] if len(c.inputs) > 1 else c.attrs.shape("h_w", (0, 0))
+    if c.attrs.boolean("center_crop", False):
+        y, x = ((e - s) // 2 for e, s in zip(c.x.shape[2:], size))
+    else:
+        y, x = c.attrs.shape("offset", (0, 0))
+    height, width = size
+    if y + height > c.x.shape[2] or x + width > c.x.shape[3]:
+        raise FormatError(f"{c.op} (layer {c.layer}): {height}x{width} at ({y}, {x}) lies outside of {c.x.type}")
+    return cut(c, cut(c, c.x, 2, y, y + height), 3, x, x + width)
+
+
+# -- padding and repetition ---------------------------------------------------------------------------------------
+@converts("Pad")
+def _pad(c: Call) -> Result:
+    widths = c.attrs.shape("pad_width")
+    if len(widths) != 2 * c.x.rank:
+        raise FormatError(f"{c.op} (layer {c.layer}): pad_width={widths} needs two entries per axis of {c.x.type}")
+    pads = tuple(zip(widths[::2], widths[1::2]))
+    mode = c.attrs.text("mode", "constant", ("constant", "edge", "reflect"))
+    return c.emit("pad", c.x, pads=pads, mode=mode, value=c.attrs.real("constant_value", 0.0))
+
+
+@converts("tile")
+def _tile(c: Call) -> Result:
+    reps = c.attrs.shape("reps")
+    x = c.x
+    if len(reps) > x.rank:
+        x = c.reshape(x, (1,) * (len(reps) - x.rank) + x.shape)
+    reps = (1,) * (x.rank - len(reps)) + reps
+    return x if all(r == 1 for r in reps) else c.emit("tile", x, reps=reps)
+
+
+@converts("repeat", "_npi_repeats")
+def _repeat(c: Call) -> Result:
+    axis = c.attrs.optional_integer("axis", None)
+    x = c.x
+    if axis is None:
+        x, axis = c.reshape(x, (x.type.size,)), 0
+    repeats = c.attrs.shape("repeats")
+    if len(repeats) != 1:
+        raise c.fail(f"repeats={repeats}: only one number for all elements is supported")
+    return c.emit("repeat", x, repeats=repeats[0], axis=c.axis(axis, x.rank))
+
+
+@converts("reverse", "_npi_flip")
+def _reverse(c: Call) -> Result:
+    axes = c.attrs.shape("axis", ()) or tuple(range(c.x.rank))
+    return c.emit("flip", c.x, axes=tuple(sorted(c.axis(a) for a in axes)))
+
+
+@converts("broadcast_axis")
+def _broadcast_axis(c: Call) -> Result:
+    shape = list(c.x.shape)
+    for axis, size in zip(c.attrs.shape("axis", ()), c.attrs.shape("size", ())):
+        shape[c.axis(axis)] = size
+    return c.g.broadcast_to(c.x, shape)
+
+
+@converts("broadcast_to", "_np_broadcast_to", "_npi_broadcast_to")
+def _broadcast_to(c: Call) -> Result:
+    shape = c.attrs.shape("shape")
+    offset = len(shape) - c.x.rank
+    if c.op == "broadcast_to":  # 0 copies the extent
+        shape = tuple(c.x.shape[i - offset] if d == 0 and i >= offset else d for i, d in enumerate(shape))
+    else:
+        shape = tuple(c.x.shape[i - offset] if d == -2 and i >= offset else d for i, d in enumerate(shape))
+    return c.g.broadcast_to(c.x, shape)
+
+
+@converts("broadcast_like")
+def _broadcast_like(c: Call) -> Result:
+    like = c.arg(1).shape
+    lhs, rhs = c.attrs.shape("lhs_axes", None), c.attrs.shape("rhs_axes", None)
+    if lhs is None or rhs is None:
+        return c.g.broadcast_to(c.x, like)
+    shape = list(c.x.shape)
+    for a, b in zip(lhs, rhs):
+        shape[c.axis(a)] = like[c.axis(b, len(like))]
+    return c.g.broadcast_to(c.x, shape)
+
+
+@converts("depth_to_space")
+def _depth_to_space(c: Call) -> Result:
+    return c.emit("depth_to_space", c.x, block=c.attrs.integer("block_size"), mode="DCR")
+
+
+@converts("space_to_depth")
+def _space_to_depth(c: Call) -> Result:
+    return c.emit("space_to_depth", c.x, block=c.attrs.integer("block_size"))
+
+
+@converts("diag")
+def _diag(c: Call) -> Result:
+    if c.x.rank != 1:
+        raise c.fail("only the diagonal matrix of a vector is supported")
+    k, n = c.attrs.integer("k", 0), c.x.shape[0]
+    size = n + abs(k)
+    row = c.reshape(c.x, (n, 1))
+    row = c.emit("pad", row, pads=((max(-k, 0), max(k, 0)), (0, 0)), mode="constant", value=0.0)
+    return c.emit("mul", row, c.const(np.eye(size, k=k), c.x.dtype))
+
+
+# -- creation -----------------------------------------------------------------------------------------------------
+def _filled(c: Call, value: float) -> Value:
+    shape = c.attrs.shape("shape", ())
+    if (0 in shape and not c.np_shape) or -1 in shape or (not shape and c.shape):  # unknown: what the consumers need
+        if c.shape is None:
+            raise c.fail(f"the shape {shape} has unknown extents that nothing else tells",
+                         "give the types of all inputs, batch size included")  # fmt: skip
+        shape = c.shape
+    return c.full(shape, value, c.dtype())
+
+
+@converts("_zeros", "_npi_zeros", "_zeros_without_dtype")
+def _zeros(c: Call) -> Result:
+    return _filled(c, 0.0)
+
+
+@converts("_ones", "_npi_ones")
+def _ones(c: Call) -> Result:
+    return _filled(c, 1.0)
+
+
+@converts("_full")
+def _full(c: Call) -> Result:
+    return _filled(c, c.attrs.real("value"))
+
+
+@converts("zeros_like", "_npi_zeros_like")
+def _zeros_like(c: Call) -> Result:
+    return c.full(c.x.shape, 0.0, c.x.dtype)
+
+
+@converts("ones_like", "_npi_ones_like")
+def _ones_like(c: Call) -> Result:
+    return c.full(c.x.shape, 1.0, c.x.dtype)
+
+
+@converts("_eye", "_npi_eye")
+def _eye(c: Call) -> Result:
+    n = c.attrs.integer("N")
+    return c.const(np.eye(n, c.attrs.integer("M", 0) or n, c.attrs.integer("k", 0)), c.dtype())
+
+
+@converts("_arange", "_npi_arange")
+def _arange(c: Call) -> Result:
+    start, stop = c.attrs.real("start", 0.0), c.attrs.optional_real("stop")
+    step, repeat = c.attrs.real("step", 1.0), c.attrs.integer("repeat", 1)
+    if stop is None and c.attrs.boolean("infer_range", False):
+        if c.shape is None:
+            raise c.fail("the length of an open-ended arange is not known", "give `stop` in the symbol")
+        values = start + step * np.arange(c.shape[0] // repeat)
+    else:
+        if stop is None:
+            start, stop = 0.0, start
+        values = np.arange(start, stop, step, dtype=np.float64)
+    return c.const(np.repeat(values, repeat), c.dtype())
+
+
+@converts("_contrib_arange_like")
+def _arange_like(c: Call) -> Result:
+    axis = c.attrs.optional_integer("axis", None)
+    shape = c.x.shape if axis is None else (c.x.shape[c.axis(axis)],)
+    steps = np.arange(prod(shape)) // c.attrs.integer("repeat", 1)
+    return c.const((c.attrs.real("start", 0.0) + c.attrs.real("step", 1.0) * steps).reshape(shape), c.x.dtype)
+
+
+@converts("_linspace")
+def _linspace(c: Call) -> Result:
+    count = c.attrs.integer("num", 50) if "num" in c.attrs else int(c.attrs.real("step", 50.0))
+    stop = c.attrs.real("stop")
+    return c.const(np.linspace(c.attrs.real("start"), stop, count, c.attrs.boolean("endpoint", True)), c.dtype())
+
+
+@converts("shape_array")
+def _shape_array(c: Call) -> Result:
+    return c.const(np.array(c.x.shape), "i64")
+
+
+@converts("size_array")
+def _size_array(c: Call) -> Result:
+    return c.const(np.array([c.x.type.size]), "i64")
