@@ -74,7 +74,7 @@ def unpack(record: bytes) -> tuple[IRHeader, bytes]:
 class ListEntry(NamedTuple):
     """One line of a ``.lst`` file: a number, the labels and the path of an image."""
 
-    index: int
+    number: int
     labels: tuple[float, ...]
     path: str
 
@@ -85,18 +85,18 @@ def read_list(path: str | os.PathLike[str]) -> list[ListEntry]:
     name = Path(path).name
     try:
         with Path(path).open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), 1):
+            for row, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), 1):
                 fields = line.strip("\r\n").split("\t")
                 if fields == [""]:
                     continue
                 if len(fields) < 3:
                     raise FormatError(
-                        f"{name}: line {number} has {len(fields)} fields; a number, labels and a path are needed"
+                        f"{name}: line {row} has {len(fields)} fields; a number, labels and a path are needed"
                     )
                 try:
                     entry = ListEntry(int(float(fields[0])), tuple(float(f) for f in fields[1:-1]), fields[-1])
                 except (ValueError, OverflowError):
-                    raise FormatError(f"{name}: line {number} has a number or label that is not a number") from None
+                    raise FormatError(f"{name}: line {row} has a number or label that is not a number") from None
                 out.append(entry)
     except UnicodeDecodeError:
         raise FormatError(f"{name}: not UTF-8 text") from None
@@ -106,7 +106,7 @@ def read_list(path: str | os.PathLike[str]) -> list[ListEntry]:
 def write_list(path: str | os.PathLike[str], entries: Iterable[ListEntry | tuple[int, Sequence[float], str]]) -> None:
     """Write a ``.lst`` file in the layout of `im2rec`."""
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for index, labels, image in entries:
+        for number, labels, image in entries:
             if any(c in image for c in "\t\r\n"):
                 raise InputError(f"the path {image!r} holds a tab or a line break, which a .lst file cannot")
-            file.write(f"{index}\t" + "".join(f"{label:f}\t" for label in labels) + f"{image}\n")
+            file.write(f"{number}\t" + "".join(f"{label:f}\t" for label in labels) + f"{image}\n")
