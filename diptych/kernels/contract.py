@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PANEL", "ContractParams", "Side"]
 
+_UNROLL = 4  # rank-1 updates per turn of the innermost loop
 PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
 
 
@@ -225,6 +226,18 @@ class _Emitter:
         return table
 
     def rank_updates(self, x: ir.Value, w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
+        """`depth` rank-1 updates, a few per turn of a loop: enough to hide the loop, little to compile."""
+        fn, p = self.fn, self.p
+        whole = depth - depth % _UNROLL
+        if depth <= _UNROLL:
+            self.rank_update(x, w, acc, depth)
+            return
+        with fn.loop(0, whole, _UNROLL, name="k") as k:
+            self.rank_update(fn.at(x, fn.imul(k, p.x_k)), fn.at(w, fn.imul(k, PANEL)), acc, _UNROLL)
+        if whole < depth:
+            self.rank_update(fn.at(x, whole * p.x_k), fn.at(w, whole * PANEL), acc, depth - whole)
+
+    def rank_update(self, x: ir.Value, w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
         fn, p = self.fn, self.p
         width, panels = len(acc), len(acc[0])
         sums = [[[v.get() for v in panel] for panel in pixel] for pixel in acc]

@@ -1,0 +1,143 @@
+"""The public names: load, compile, Model, open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from diptych.errors import InputError, UnsupportedError
+from diptych.frontends.graph import GraphSource
+from diptych.ir import Graph, TensorType, dtype_of
+from diptych.model import Model
+from diptych.options import Options
+from diptych.runtime.threads import cpu_count
+
+if TYPE_CHECKING:
+    import os
+
+    from diptych.frontends.base import Source
+
+__all__ = ["compile", "load", "open"]
+
+PathLike = "str | os.PathLike[str]"
+
+
+def load(path: str | os.PathLike[str], params: str | os.PathLike[str] | None = None) -> Source:
+    """Read a model file: an MXNet checkpoint (`*-symbol.json` + `*.params`) or an exported PyTorch program (`.pt2`).
+
+    >>> import diptych
+    >>> net = diptych.load("net-symbol.json", "net-0000.params")  # doctest: +SKIP
+    >>> model = diptych.compile(net, {"data": (1, 3, 224, 224)})  # doctest: +SKIP
+
+    Returns a Source: its Graph is made by `compile`, once the input shapes are known. Raises FormatError for files
+    that are not what they should be, UnsupportedError when operators are missing.
+    """
+    if Path(path).suffix == ".pt2":
+        if params is not None:
+            raise InputError("a .pt2 file holds its weights: give no second file")
+        from diptych.frontends import torch
+
+        return torch.source(path)
+    from diptych.frontends import mxnet
+
+    return mxnet.load_source(path, params)
+
+
+def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"] = "f32",
+            accuracy: Literal["fast", "strict"] = "fast", threads: int | None = None, target: str | None = None,
+            dynamic: Mapping[str, Sequence[int]] | str | None = None) -> Model:  # fmt: skip
+    """Compile a model to native code for this machine.
+
+    >>> import numpy as np, diptych
+    >>> from diptych.ir import TensorType
+    >>> from diptych.ops.build import Builder
+    >>> g = Builder("double")
+    >>> x = g.input("x", TensorType((2, 3)))
+    >>> model = diptych.compile(g.finish({"y": g.add(x, x)}))
+    >>> model(np.ones((2, 3), np.float32))[0, 0]
+    np.float32(2.0)
+
+    model: a Graph, what `load` returned, a torch.nn.Module or an ExportedProgram.
+    example_inputs: a tuple, or a dict by input name, of arrays, shapes (f32) or TensorTypes; may be left out when
+        the model states its input types itself.
+    precision: "f32". accuracy: "strict" keeps to plain algorithms (no Winograd).
+    threads: workers per call; default: the CPUs this process may use.
+    target: "x86-64-v4", "x86-64-v3", "aarch64" or "numpy" (interprets); default: the best of this machine.
+    dynamic: "batch" when axis 0 of every input is a batch of independent rows: any batch size is then served
+        without a new compilation.
+
+    Raises UnsupportedError (with the list of what is missing) and InputError.
+    """
+    if precision != "f32":
+        raise UnsupportedError(f"precision={precision!r}: only 'f32' is there so far")
+    if accuracy not in ("fast", "strict"):
+        raise InputError(f"accuracy={accuracy!r} is neither 'fast' nor 'strict'")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads={threads} must be at least 1")
+    if dynamic not in (None, "batch"):
+        raise InputError(f"dynamic={dynamic!r}: only 'batch' is there so far")
+    source = _source(model, example_inputs)
+    types = _types(source, example_inputs)
+    options = Options(precision, accuracy, threads or cpu_count())
+    return Model(source, types, options, target, batch=dynamic == "batch")
+
+
+def open(path: str | os.PathLike[str], *, threads: int | None = None, target: str | None = None) -> Model:
+    """Open what `Model.save` wrote.
+
+    >>> model = diptych.open("net.diptych")  # doctest: +SKIP
+    """
+    from diptych.artifact import read
+
+    return Model(GraphSource(read(path)), None, Options(threads=threads or cpu_count()), target)
+
+
+def _source(model: Any, example_inputs: Any) -> Source:
+    if isinstance(model, Graph):
+        return GraphSource(model)
+    if hasattr(model, "graph") and hasattr(model, "input_names") and hasattr(model, "default_types"):
+        return model  # type: ignore[no-any-return]
+    from diptych.frontends import torch
+
+    return torch.source(model, example_inputs)
+
+
+def _types(source: Source, example_inputs: Any) -> dict[str, TensorType]:
+    """Input types from what the user gave, completed by what the model states."""
+    stated = source.default_types() or {}
+    if example_inputs is not None and hasattr(source, "flatten_inputs"):
+        return stated  # a torch Source was made from the examples
+    given: dict[str, Any] = {}
+    if isinstance(example_inputs, Mapping):
+        given = dict(example_inputs)
+    elif isinstance(example_inputs, (tuple, list)):
+        if len(example_inputs) > len(source.input_names):
+            raise InputError(f"{len(example_inputs)} example inputs given, the model takes {list(source.input_names)}")
+        given = dict(zip(source.input_names, example_inputs))
+    elif example_inputs is not None:
+        given = {source.input_names[0]: example_inputs}
+    unknown = set(given) - set(source.input_names)
+    if unknown:
+        raise InputError(f"unknown inputs {sorted(unknown)}; the model takes {list(source.input_names)}")
+    types = {**stated, **{name: _type(name, value) for name, value in given.items()}}
+    missing = [n for n in source.input_names if n not in types]
+    if missing:
+        raise InputError(f"the shapes of inputs {missing} are not known: give example_inputs, e.g. {{{missing[0]!r}: (1, 3, 224, 224)}}")
+    return {n: types[n] for n in source.input_names}
+
+
+def _type(name: str, value: Any) -> TensorType:
+    if isinstance(value, TensorType):
+        return value
+    if isinstance(value, (tuple, list)):
+        if all(isinstance(d, int) for d in value):
+            return TensorType(tuple(value))
+        if len(value) == 2 and isinstance(value[1], str):
+            return TensorType(tuple(value[0]), value[1])
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+        return TensorType(tuple(int(d) for d in array.shape), dtype_of(array))
+    raise InputError(f"example input {name!r}: an array, a shape or a TensorType expected, got {type(value).__name__}")

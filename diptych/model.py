@@ -1,0 +1,226 @@
+"""Model: what `compile` returns. Callable, thread-safe; compiles anew (and keeps the result) for other input shapes."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diptych import compiler
+from diptych.errors import InputError
+from diptych.ir import Graph, TensorType, dtype_of
+from diptych.runtime.cache import default_cache
+from diptych.runtime.executable import Executable
+from diptych.targets import host
+from diptych.targets.numpy import interpret
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+
+    from diptych.frontends.base import Source
+    from diptych.options import Options
+    from diptych.schedule.plan import Plan
+
+__all__ = ["Compiled", "Model"]
+
+Array = np.ndarray[Any, Any]
+TINY_NS = 20_000.0  # below this a second thread costs more than it brings
+
+
+class Compiled:
+    """A Graph compiled for its input types: the graph, its plan, and the native callable."""
+
+    def __init__(self, graph: Graph, options: Options, target: str | None) -> None:
+        self.graph = graph
+        self.plan: Plan | None = None
+        self.call: Callable[..., Any]
+        if target == "numpy":
+            self.call = self._interpret
+            return
+        machine = host.find(target)
+        if not machine.is_host:
+            raise InputError(f"target {machine.name!r} cannot run on this machine; use `diptych.compiler.object_of`")
+        plan = compiler.compile_plan(graph, options, machine)
+        if plan.cost < TINY_NS and options.threads > 1:
+            from dataclasses import replace
+
+            plan = compiler.compile_plan(graph, replace(options, threads=1), machine)
+        self.plan = plan
+        threads = 1 if plan.cost < TINY_NS else options.threads
+        code = default_cache().get_or_make(
+            compiler.cache_key(plan, machine), lambda: compiler.object_of(plan, machine)
+        )
+        self.executable = Executable(
+            code, weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs, outputs=plan.outputs,
+            threads=threads, parallel=threads > 1,
+        )  # fmt: skip
+        self.call = self.executable.call
+
+    def _interpret(self, *arrays: Array) -> Any:
+        given = {}
+        for (name, t), a in zip(self.graph.input_types().items(), arrays, strict=True):
+            a = np.asarray(a)
+            if a.shape != t.shape or dtype_of(a) != t.dtype:
+                raise InputError(f"input {name!r}: {t} expected, {a.dtype}{list(a.shape)} given")
+            given[name] = a
+        outs = tuple(interpret(self.graph, given).values())
+        return outs[0] if len(outs) == 1 else outs
+
+
+class Model:
+    """A compiled model. Call it with arrays by position or by input name.
+
+    Takes NumPy arrays, torch tensors and anything with DLPack, and answers in kind: one array for a single output,
+    else a tuple in the graph's order. May be called from many threads at once.
+    """
+
+    def __init__(self, source: Source, types: Mapping[str, TensorType] | None, options: Options,
+                 target: str | None = None, batch: bool = False) -> None:  # fmt: skip
+        self._source = source
+        self._options = options
+        self._target = target
+        self._batch = batch
+        self._lock = threading.Lock()
+        types = types or source.default_types()
+        if types is None:
+            raise InputError("the input types are not known: give example_inputs")
+        self.input_names: tuple[str, ...] = tuple(source.input_names)
+        self._compiled: dict[tuple[TensorType, ...], Compiled] = {}
+        self._main = self._for(tuple(types[n] for n in self.input_names))
+        self.graph = self._main.graph
+        self.output_names: tuple[str, ...] = self.graph.output_names
+        self._structured = hasattr(source, "unflatten_outputs")
+        self._fast = self._main.call
+
+    def __repr__(self) -> str:
+        ins = ", ".join(f"{n}: {t}" for n, t in self.graph.input_types().items())
+        outs = ", ".join(f"{n}: {t}" for n, t in self.graph.output_types().items())
+        return f"Model({self._source.name}: ({ins}) -> ({outs}))"
+
+    def _for(self, types: tuple[TensorType, ...]) -> Compiled:
+        found = self._compiled.get(types)
+        if found is None:
+            with self._lock:
+                found = self._compiled.get(types)
+                if found is None:
+                    graph = self._source.graph(dict(zip(self.input_names, types, strict=True)))
+                    found = self._compiled[types] = Compiled(graph, self._options, self._target)
+        return found
+
+    # -- calling ----------------------------------------------------------------------------------------------
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        if self._structured or named or not args or type(args[0]) is not np.ndarray:
+            return self._general(args, named)
+        try:
+            return self._fast(*args)
+        except InputError:
+            return self._general(args, named)
+
+    def _general(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        """Any call: by name, with torch tensors, nested inputs, other shapes."""
+        like = next((x for x in _leaves((*args, *named.values()))), None)
+        if self._structured:
+            values = list(self._source.flatten_inputs(args, named))  # type: ignore[attr-defined]
+        else:
+            values = self._bind(args, named)
+        arrays = [_to_numpy(name, v) for name, v in zip(self.input_names, values, strict=True)]
+        compiled = self._pick(arrays)
+        result = compiled.call(*arrays)
+        answer = _torch_back if _is_torch(like) else None
+        outs = result if isinstance(result, tuple) else (result,)
+        if answer is not None:
+            outs = tuple(answer(o) for o in outs)
+        if self._structured:
+            return self._source.unflatten_outputs(list(outs))  # type: ignore[attr-defined]
+        return outs[0] if len(outs) == 1 else outs
+
+    def _bind(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> list[Any]:
+        names = self.input_names
+        expected = ", ".join(f"{n}: {t}" for n, t in self.graph.input_types().items())
+        if len(args) > len(names):
+            raise InputError(f"{len(args)} inputs given, the model takes {len(names)}: {expected}")
+        bound = dict(zip(names, args))
+        for name, value in named.items():
+            if name not in names:
+                raise InputError(f"unknown input {name!r}; the model takes {expected}")
+            if name in bound:
+                raise InputError(f"input {name!r} is given twice")
+            bound[name] = value
+        missing = [n for n in names if n not in bound]
+        if missing:
+            raise InputError(f"inputs {missing} are missing; the model takes {expected}")
+        return [bound[n] for n in names]
+
+    def _pick(self, arrays: Sequence[Array]) -> Compiled:
+        """The compiled form for these arrays; another shape of the same rank and dtype compiles another form."""
+        types = []
+        for (name, t), a in zip(self.graph.input_types().items(), arrays, strict=True):
+            if dtype_of(a) != t.dtype:
+                raise InputError(f"input {name!r}: dtype {t.dtype} expected, {a.dtype} given; convert it first")
+            if a.ndim != len(t.shape):
+                raise InputError(f"input {name!r}: {t} expected, shape {a.shape} given")
+            types.append(TensorType(tuple(int(d) for d in a.shape), t.dtype))
+        return self._for(tuple(types))
+
+    # -- looking inside -----------------------------------------------------------------------------------------
+    @property
+    def plan(self) -> Plan | None:
+        """The plan of the main compilation (None on the NumPy target)."""
+        return self._main.plan
+
+    def describe(self) -> str:
+        """What was fused into which kernel, and the memory it takes."""
+        plan = self._main.plan
+        if plan is None:
+            return f"{self!r}: interpreted by NumPy\n{self.graph}"
+        lines = [
+            repr(self),
+            f"{len(plan.steps)} steps, {len(plan.kernels)} distinct kernels, arena {plan.arena_bytes / 1e6:.2f} MB, "
+            f"weights {plan.weights.nbytes / 1e6:.2f} MB",
+        ]
+        for step, fused in zip(plan.steps, plan.fused, strict=True):
+            kernel = plan.kernels[step.kernel]
+            how = "one thread" if step.serial else f"{kernel.work} items"
+            lines.append(f"  {kernel.kind:16} {how:12} {'+'.join(fused)}  [{step.name}]")
+        return "\n".join(lines)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph, its weights and a test vector to one file; `diptych.open` reads it."""
+        from diptych.artifact import write
+
+        write(path, self.graph)
+
+
+def _leaves(x: Any) -> Any:
+    """Arrays and tensors in nested tuples, lists and dicts."""
+    if isinstance(x, dict):
+        x = tuple(x.values())
+    if isinstance(x, (tuple, list)):
+        for y in x:
+            yield from _leaves(y)
+    elif hasattr(x, "shape"):
+        yield x
+
+
+def _is_torch(x: Any) -> bool:
+    return type(x).__module__.startswith("torch")
+
+
+def _to_numpy(name: str, x: Any) -> Array:
+    if isinstance(x, np.ndarray):
+        return x
+    if _is_torch(x):
+        return x.detach().contiguous().numpy()  # type: ignore[no-any-return]
+    if hasattr(x, "__dlpack__"):
+        return np.from_dlpack(x)
+    if hasattr(x, "__array__") or isinstance(x, (int, float, bool, np.generic)):
+        return np.asarray(x)
+    raise InputError(f"input {name!r}: an array expected (NumPy, torch, DLPack), got {type(x).__name__}")
+
+
+def _torch_back(x: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(x)

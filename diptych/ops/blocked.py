@@ -1,0 +1,145 @@
+"""Operators on the channel-blocked layout [N, ceil(C/16), *S, 16]. The layout pass makes them; frontends never do.
+
+Lanes past the last real channel hold garbage: every operator here reads real channels only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diptych.errors import TypeRuleError
+from diptych.ir import Array, TensorType
+from diptych.ops.base import Contraction, Loops, Movement, S, op
+from diptych.ops.conv import Conv
+from diptych.ops.pool import AvgPool, MaxPool
+
+__all__ = ["BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedMaxPool", "PackChannels", "UnpackChannels"]
+
+BLOCK = 16
+Pads = tuple[tuple[int, int], ...]
+
+
+def _pack(x: Array) -> Array:
+    n, c, *spatial = x.shape
+    blocks = -(-c // BLOCK)
+    x = np.pad(x, ((0, 0), (0, blocks * BLOCK - c), *((0, 0) for _ in spatial)))
+    return np.ascontiguousarray(np.moveaxis(x.reshape(n, blocks, BLOCK, *spatial), 2, -1))
+
+
+def _unpack(x: Array, channels: int) -> Array:
+    n, blocks, *spatial, lanes = x.shape
+    return np.moveaxis(x, -1, 2).reshape(n, blocks * lanes, *spatial)[:, :channels]
+
+
+def _packed(t: TensorType) -> TensorType:
+    return t.with_shape((t.shape[0], -(-t.shape[1] // BLOCK), *t.shape[2:], BLOCK))
+
+
+def _unpacked(t: TensorType, channels: int) -> TensorType:
+    if t.rank < 3 or t.shape[-1] != BLOCK or not 0 <= t.shape[1] * BLOCK - channels < BLOCK:
+        raise TypeRuleError(f"{t} is not a blocked tensor of {channels} channels")
+    return t.with_shape((t.shape[0], channels, *t.shape[2:-1]))
+
+
+@op
+class PackChannels(Movement):
+    """[N, C, *S] -> [N, ceil(C/16), *S, 16], missing channels zero."""
+
+    samples = (S((2, 20, 3, 5)), S((1, 3, 4)), S((1, 32, 2, 2)))
+
+    def infer(self, x: TensorType) -> TensorType:
+        if x.rank < 2:
+            raise TypeRuleError(f"{x} has no channel axis")
+        return _packed(x)
+
+    def reference(self, x: Array) -> Array:
+        return _pack(x)
+
+
+@op
+class UnpackChannels(Movement):
+    """[N, ceil(C/16), *S, 16] -> [N, C, *S]."""
+
+    channels: int
+
+    samples = (S((2, 2, 3, 5, 16), channels=20), S((1, 1, 4, 16), channels=16))
+
+    def infer(self, x: TensorType) -> TensorType:
+        return _unpacked(x, self.channels)
+
+    def reference(self, x: Array) -> Array:
+        return _unpack(x, self.channels)
+
+
+@op
+class BlockedConv(Contraction):
+    """Convolution with constant weights w[O, C/groups, *K]; x is blocked, or plain [N, C, H, W] when `plain_input`."""
+
+    strides: tuple[int, ...]
+    pads: Pads
+    dilations: tuple[int, ...]
+    groups: int = 1
+    plain_input: bool = False
+
+    samples = (
+        S((1, 2, 6, 7, 16), (20, 32, 3, 3), (20,), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1)),
+        S((1, 3, 9, 9), (8, 3, 3, 3), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1), plain_input=True),
+        S((1, 2, 6, 7, 16), (20, 1, 3, 3), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=20),
+    )
+
+    def _conv(self) -> Conv:
+        return Conv(self.strides, self.pads, self.dilations, self.groups)
+
+    def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
+        plain = x if self.plain_input else _unpacked(x, w.shape[1] * self.groups)
+        return _packed(self._conv().infer(plain, w, *(() if bias is None else (bias,))))
+
+    def reference(self, x: Array, w: Array, bias: Array | None = None) -> Array:
+        plain = x if self.plain_input else _unpack(x, w.shape[1] * self.groups)
+        return _pack(np.asarray(self._conv().reference(plain, w, *(() if bias is None else (bias,)))))
+
+
+@op
+class BlockedMaxPool(Loops):
+    """Max pooling of a blocked tensor."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: Pads
+    dilations: tuple[int, ...]
+    rounding: str = "floor"
+
+    samples = (S((1, 2, 6, 7, 16), kernel=(3, 3), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1)),)
+
+    def plain(self) -> MaxPool:
+        """The operator on the plain layout."""
+        return MaxPool(self.kernel, self.strides, self.pads, self.dilations, self.rounding)
+
+    def infer(self, x: TensorType) -> TensorType:
+        return _packed(self.plain().infer(_unpacked(x, x.shape[1] * BLOCK)))
+
+    def reference(self, x: Array) -> Array:
+        return _pack(np.asarray(self.plain().reference(_unpack(x, x.shape[1] * BLOCK))))
+
+
+@op
+class BlockedAvgPool(Loops):
+    """Average pooling of a blocked tensor."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: Pads
+    rounding: str = "floor"
+    count_include_pad: bool = True
+
+    samples = (S((1, 2, 6, 7, 16), kernel=(2, 2), strides=(2, 2), pads=((0, 0), (0, 0))),)
+
+    def plain(self) -> AvgPool:
+        """The operator on the plain layout."""
+        return AvgPool(self.kernel, self.strides, self.pads, self.rounding, self.count_include_pad)
+
+    def infer(self, x: TensorType) -> TensorType:
+        return _packed(self.plain().infer(_unpacked(x, x.shape[1] * BLOCK)))
+
+    def reference(self, x: Array) -> Array:
+        return _pack(np.asarray(self.plain().reference(_unpack(x, x.shape[1] * BLOCK))))

@@ -1,0 +1,30 @@
+"""Replace composite operators by their decompositions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diptych.ops.base import Composite
+from diptych.passes.rebuild import rebuild
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from diptych.ir import Graph, Node, Value
+    from diptych.ops.build import Builder
+
+__all__ = ["decompose"]
+
+
+def decompose(graph: Graph, keep: Collection[str] = (), also: Collection[str] = ()) -> Graph:
+    """Expand every composite (and the operators named in `also`) except those named in `keep`, to a fixed point."""
+
+    def expands(node: Node) -> bool:
+        return (isinstance(node.op, Composite) or node.op.name in also) and node.op.name not in keep
+
+    def visit(g: Builder, node: Node, xs: tuple[Value, ...]) -> Value | tuple[Value, ...] | None:
+        return node.op.decompose(g, *xs) if expands(node) else None  # type: ignore[attr-defined, no-any-return]
+
+    while any(expands(n) for n in graph.nodes):
+        graph = rebuild(graph, visit)
+    return graph

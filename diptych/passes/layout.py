@@ -1,0 +1,208 @@
+"""Give convolution regions the channel-blocked layout; conversions stand only where the region ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diptych.ops.base import Elementwise, attributes
+from diptych.ops.blocked import BLOCK, BlockedAvgPool, BlockedConv, BlockedMaxPool, PackChannels, UnpackChannels
+from diptych.ops.build import Builder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diptych.ir import Array, Graph, Node, Value
+
+__all__ = ["block_channels"]
+
+_FEW_CHANNELS = 4  # at most this many input channels: the convolution reads the plain image
+
+
+@dataclass(slots=True)
+class _Both:
+    """The two forms of one value; at least one is there."""
+
+    plain: Value | None = None
+    blocked: Value | None = None
+
+
+def block_channels(graph: Graph) -> Graph:
+    """Rewrite f32 2-D convolutions with constant weights, and what lies between them, to [N, C/16, H, W, 16]."""
+    return _Pass(graph).run()
+
+
+class _Pass:
+    """One walk over one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.g = Builder(graph.name)
+        self.env: dict[int, _Both] = {}
+
+    # -- the two forms of a value -------------------------------------------------------------------------------
+    def plain(self, v: int) -> Value:
+        both = self.env[v]
+        if both.plain is None:
+            x = both.blocked
+            assert x is not None
+            n, c, *spatial = self.graph.types[v].shape
+            if prod(spatial) == 1:  # a block of one pixel is a row of channels: a view
+                rows = self.g.reshape(x, (n, x.shape[1] * BLOCK))
+                both.plain = self.g.reshape(self.g.slice(rows, (0, 0), (n, c)), (n, c, *spatial))
+            else:
+                both.plain = self.g.emit(UnpackChannels(c), x)
+        return both.plain
+
+    def blocked(self, v: int) -> Value:
+        both = self.env[v]
+        if both.blocked is None:
+            assert both.plain is not None
+            both.blocked = self.pack(both.plain)
+        return both.blocked
+
+    def pack(self, x: Value) -> Value:
+        array = self.g.constant_array(x)
+        if array is not None:
+            return self.g.constant(np.asarray(PackChannels().reference(array)), x.dtype)
+        n, c, *spatial = x.shape
+        if prod(spatial) == 1 and c % BLOCK == 0:
+            return self.g.reshape(x, (n, c // BLOCK, *spatial, BLOCK))
+        return self.g.emit(PackChannels(), x)
+
+    def is_blocked(self, v: int) -> bool:
+        return self.env[v].blocked is not None
+
+    # -- the walk -----------------------------------------------------------------------------------------------
+    def run(self) -> Graph:
+        graph, g = self.graph, self.g
+        for name, v in zip(graph.input_names, graph.inputs, strict=True):
+            self.env[v] = _Both(plain=g.input(name, graph.types[v]))
+        for v, array in graph.constants.items():
+            self.env[v] = _Both(plain=g.constant(array, graph.types[v].dtype, graph.constant_names.get(v, "")))
+        for node in graph.nodes:
+            g.layer, g.source = node.name, node.source
+            rule: Callable[[_Pass, Node], Value | None] | None = _RULES.get(node.op.name)
+            if rule is None and isinstance(node.op, Elementwise):
+                rule = _Pass.elementwise
+            result = rule(self, node) if rule is not None and len(node.outputs) == 1 else None
+            if result is not None:
+                self.env[node.outputs[0]] = _Both(blocked=result)
+                continue
+            outs = g.emit_all(node.op, *(self.plain(v) for v in node.inputs))
+            for v, out in zip(node.outputs, outs, strict=True):
+                self.env[v] = _Both(plain=out)
+            if node.op.name == "transpose":
+                self.channels_last(node)
+        return g.finish({n: self.plain(v) for n, v in zip(graph.output_names, graph.outputs, strict=True)})
+
+    def channels_last(self, node: Node) -> None:
+        """NHWC -> NCHW with whole blocks: the blocked form is a view of the NHWC tensor."""
+        x, v = self.plain(node.inputs[0]), node.outputs[0]
+        if attributes(node.op)["perm"] == (0, 3, 1, 2) and x.dtype == "f32" and x.shape[3] % BLOCK == 0 and x.shape[3]:
+            split = self.g.reshape(x, (*x.shape[:3], x.shape[3] // BLOCK, BLOCK))
+            self.env[v].blocked = self.g.transpose(split, (0, 3, 1, 2, 4))
+
+    # -- rules: the blocked result, or None to stay plain ---------------------------------------------------------
+    def conv(self, node: Node) -> Value | None:
+        types = [self.graph.types[v] for v in node.inputs]
+        g, arrays = self.g, [g_array(self, v) for v in node.inputs[1:]]
+        if types[0].rank != 4 or types[0].dtype != "f32" or any(a is None for a in arrays):
+            return None
+        if 0 in types[0].shape or 0 in self.graph.types[node.outputs[0]].shape:
+            return None
+        a = attributes(node.op)
+        w = arrays[0]
+        assert w is not None
+        c, groups = types[0].shape[1], a["groups"]
+        if groups > 1 and not (groups == c == w.shape[0]):
+            w, groups = _merge_groups(w, groups)
+        plain_input = groups == 1 and c <= _FEW_CHANNELS and not self.is_blocked(node.inputs[0])
+        x = self.plain(node.inputs[0]) if plain_input else self.blocked(node.inputs[0])
+        weight = self.plain(node.inputs[1]) if w is arrays[0] else g.constant(w)
+        bias = [self.plain(v) for v in node.inputs[2:]]
+        op = BlockedConv(a["strides"], a["pads"], a["dilations"], groups, plain_input)
+        return g.emit(op, x, weight, *bias)
+
+    def pool(self, node: Node) -> Value | None:
+        if not self.is_blocked(node.inputs[0]) or self.graph.types[node.inputs[0]].rank != 4:
+            return None
+        cls = BlockedMaxPool if node.op.name == "max_pool" else BlockedAvgPool
+        return self.g.emit(cls(**attributes(node.op)), self.blocked(node.inputs[0]))
+
+    def elementwise(self, node: Node) -> Value | None:
+        shape = self.graph.types[node.outputs[0]].shape
+        full = [v for v in node.inputs if self.graph.types[v].shape == shape]
+        if len(shape) != 4 or not any(self.is_blocked(v) for v in full):
+            return None
+        return self.g.emit(node.op, *(self.operand(v, shape) for v in node.inputs))
+
+    def operand(self, v: int, shape: tuple[int, ...]) -> Value:
+        """An operand that broadcasts to the plain `shape`, in a form that broadcasts to the blocked one."""
+        own = self.graph.types[v].shape
+        if len(own) == 4 and own[1] != 1:
+            return self.blocked(v)
+        x = self.plain(v)
+        if x.type.size == 1:
+            return self.g.reshape(x, ())
+        x = self.g.reshape(x, (1,) * (4 - len(own)) + own)
+        if x.shape[1] == 1:
+            return self.g.reshape(x, (*x.shape, 1))
+        return self.pack(x)
+
+    def reduction(self, node: Node) -> Value | None:
+        a, x = attributes(node.op), node.inputs[0]
+        if not self.is_blocked(x) or self.graph.types[x].rank != 4 or not set(a["axes"]) <= {2, 3} or not a["keepdims"]:
+            return None
+        return self.g.emit(node.op, self.blocked(x))
+
+    def concat(self, node: Node) -> Value | None:
+        types = [self.graph.types[v] for v in node.inputs]
+        if attributes(node.op)["axis"] != 1 or types[0].rank != 4 or types[0].dtype != "f32":
+            return None
+        if any(t.shape[1] % BLOCK for t in types[:-1]) or sum(map(self.is_blocked, node.inputs)) * 2 < len(types):
+            return None
+        return self.g.emit(node.op, *(self.blocked(v) for v in node.inputs))
+
+    def slice(self, node: Node) -> Value | None:
+        a, x = attributes(node.op), node.inputs[0]
+        c = self.graph.types[x].shape
+        if not self.is_blocked(x) or len(c) != 4:
+            return None
+        start, stop, step = a["starts"][1], a["stops"][1], a["steps"][1]
+        if step != 1 or start % BLOCK or (stop % BLOCK and stop != c[1]) or stop <= start:
+            return None
+        starts = (a["starts"][0], start // BLOCK, *a["starts"][2:], 0)
+        stops = (a["stops"][0], -(-stop // BLOCK), *a["stops"][2:], BLOCK)
+        return self.g.slice(self.blocked(x), starts, stops, (*a["steps"], 1))
+
+
+def g_array(p: _Pass, v: int) -> Array | None:
+    """The array of an old value if it is a constant."""
+    return p.graph.constants.get(v)
+
+
+def _merge_groups(w: Array, groups: int) -> tuple[Array, int]:
+    """Merge neighbouring groups (zeros off the diagonal) until both channel counts of a group are whole blocks."""
+    o, c = w.shape[0] // groups, w.shape[1]
+    merge = next((m for m in range(1, groups) if groups % m == 0 and o * m % BLOCK == 0 and c * m % BLOCK == 0), groups)
+    if merge == 1:
+        return w, groups
+    dense: np.ndarray[Any, Any] = np.zeros((groups * o, c * merge, *w.shape[2:]), w.dtype)
+    for group in range(groups):
+        at = group % merge * c
+        dense[group * o : (group + 1) * o, at : at + c] = w[group * o : (group + 1) * o]
+    return dense, groups // merge
+
+
+_RULES: dict[str, Callable[[_Pass, Node], Value | None]] = {
+    "conv": _Pass.conv,
+    "max_pool": _Pass.pool,
+    "avg_pool": _Pass.pool,
+    "concat": _Pass.concat,
+    "slice": _Pass.slice,
+    **dict.fromkeys(("sum", "max", "min", "mean"), _Pass.reduction),
+}

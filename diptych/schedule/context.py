@@ -1,0 +1,181 @@
+"""What the lowering rules share while a graph becomes steps: buffers, views of values, expressions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.errors import UnsupportedError
+from diptych.ir.kernel import Expr, Kernel
+from diptych.ir.types import itemsize
+from diptych.kernels.pointwise import make_copy, make_pointwise
+from diptych.ops.base import OPS, attributes
+from diptych.schedule.groups import VIEWS
+from diptych.schedule.views import View, contiguous
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.ir import Array, Graph, Node
+    from diptych.schedule.groups import Group
+    from diptych.targets.base import Target
+
+__all__ = ["Buffer", "Call", "Context"]
+
+
+@dataclass(slots=True)
+class Buffer:
+    """A stretch of memory: kind is "input", "output", "weights" or "temp"; `index` counts inputs and outputs."""
+
+    kind: str
+    nbytes: int
+    index: int = -1
+    array: Array | None = None  # of weights
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A kernel applied to views (inputs first); before memory is planned."""
+
+    kernel: Kernel
+    args: tuple[View, ...]
+    name: str
+    fused: tuple[str, ...] = ()  # operators it stands for, for reports
+
+
+@dataclass(slots=True)
+class Context:
+    """The state of one lowering."""
+
+    graph: Graph
+    target: Target
+    buffers: list[Buffer] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    views: dict[int, View] = field(default_factory=dict)
+    producer: dict[int, Node] = field(default_factory=dict)
+    results: dict[int, View] = field(default_factory=dict)  # graph outputs -> where they must end up
+    group: Group | None = None
+
+    # -- memory -----------------------------------------------------------------------------------------------
+    def buffer(self, kind: str, nbytes: int, index: int = -1, array: Array | None = None) -> int:
+        self.buffers.append(Buffer(kind, nbytes, index, array))
+        return len(self.buffers) - 1
+
+    def temp(self, shape: tuple[int, ...], dtype: str = "f32") -> View:
+        """A fresh contiguous buffer in the arena."""
+        size = itemsize(dtype)
+        count = int(np.prod(shape, dtype=np.int64)) if shape else 1
+        return View(self.buffer("temp", max(count, 1) * size), 0, shape, contiguous(shape), dtype)
+
+    def weights(self, array: Array, dtype: str = "f32") -> View:
+        """A constant of the compiled model."""
+        array = np.ascontiguousarray(array)
+        return View(self.buffer("weights", array.nbytes, array=array), 0, tuple(array.shape),
+                    contiguous(tuple(array.shape)), dtype)  # fmt: skip
+
+    def result(self, value: int) -> View:
+        """Where the kernel that makes `value` writes it."""
+        t = self.graph.types[value]
+        if value not in self.views:
+            self.views[value] = self.results[value] if value in self.results else self.temp(t.shape, t.dtype)
+        return self.views[value]
+
+    # -- reading ----------------------------------------------------------------------------------------------
+    def constant(self, value: int) -> Array | None:
+        return self.graph.constants.get(value)
+
+    def view(self, value: int) -> View:
+        """Where a value lies; movement operators are resolved to views, copying only where strides cannot say it."""
+        found = self.views.get(value)
+        if found is None:
+            array = self.graph.constants.get(value)
+            if array is not None:
+                found = self.weights(array, self.graph.types[value].dtype)
+            else:
+                node = self.producer[value]
+                assert node.op.name in VIEWS, f"{node.op.name} was not lowered before its use"
+                found = self.moved(node)
+            self.views[value] = found
+        return found
+
+    def moved(self, node: Node) -> View:
+        source, shape = self.view(node.inputs[0]), self.graph.types[node.outputs[0]].shape
+        a = attributes(node.op)
+        if node.op.name == "transpose":
+            return source.transpose(a["perm"])
+        if node.op.name == "broadcast_to":
+            return source.broadcast(shape)
+        if node.op.name == "slice":
+            return source.slice(a["starts"], a["steps"], shape)
+        again = source.reshape(shape)
+        if again is None:
+            copied = self.copy(source, node.name or "reshape").reshape(shape)
+            assert copied is not None
+            again = copied
+        return again
+
+    def copy(self, source: View, name: str) -> View:
+        """A contiguous copy."""
+        out = self.temp(source.shape, source.dtype)
+        self.call(make_copy(source.operand, out.operand, self.target), (source, out), name)
+        return out
+
+    def call(self, kernel: Kernel, args: Sequence[View], name: str = "", fused: Sequence[str] = ()) -> None:
+        """Append a kernel call; one on nothing is dropped."""
+        if any(0 in a.shape for a in args[-kernel.outputs :]):
+            return
+        if not name and self.group is not None:
+            name = self.group.name
+        if not fused and self.group is not None:
+            fused = [n.op.name for n in self.group.nodes]
+        self.calls.append(Call(kernel, tuple(args), name, tuple(fused)))
+
+    # -- expressions ------------------------------------------------------------------------------------------
+    def expression(self, nodes: Sequence[Node], first: Sequence[int] = (), results: Sequence[int] | None = None,
+                   ) -> tuple[Expr, list[int]]:  # fmt: skip
+        """The Expr of elementwise nodes, and the values that its operands after `first` stand for.
+
+        Scalar constants are written into the code; `first` are values whose registers come first.
+        """
+        made = {n.outputs[0] for n in nodes}
+        values = list(first)
+        consts: list[tuple[float | int | bool, str]] = []
+        const_of: dict[int, int] = {}
+        for v in (v for n in nodes for v in n.inputs):
+            if v in made or v in values or v in const_of:
+                continue
+            array, t = self.graph.constants.get(v), self.graph.types[v]
+            if array is not None and array.size == 1 and t.dtype != "bf16":
+                const_of[v] = len(consts)
+                consts.append((array.reshape(()).item(), t.dtype))
+            else:
+                values.append(v)
+        register = {v: i for i, v in enumerate(values)}
+        register |= {v: len(values) + i for v, i in const_of.items()}
+        steps = []
+        for n in nodes:
+            steps.append((n.op, tuple(register[v] for v in n.inputs)))
+            register[n.outputs[0]] = len(values) + len(consts) + len(steps) - 1
+        if results is None:
+            results = nodes[-1].outputs if nodes else first[:1]
+        expr = Expr(len(values), tuple(consts), tuple(steps), tuple(register[v] for v in results))
+        return expr, values[len(first) :]
+
+    def pointwise(self, nodes: Sequence[Node], out: View) -> None:
+        """Emit elementwise nodes as one kernel."""
+        expr, values = self.expression(nodes)
+        views = [self.view(v).broadcast(out.shape) for v in values]
+        kernel = make_pointwise(out.shape, expr, [v.operand for v in views], [out.operand], self.target)
+        self.call(kernel, [*views, out])
+
+    def refuse(self, node: Node, why: str) -> UnsupportedError:
+        place = f" ({node.source})" if node.source else ""
+        types = ", ".join(str(self.graph.types[v]) for v in node.inputs)
+        return UnsupportedError(f"{node.op.name} {node.name}{place} on {types}: {why}")
+
+
+def scalar_op(name: str) -> object:
+    """An operator without attributes, by name."""
+    return OPS[name]()

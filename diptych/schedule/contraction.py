@@ -1,0 +1,224 @@
+"""Matrix products and blocked convolutions -> contraction kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.ir.kernel import Expr, Kernel
+from diptych.kernels.contract import PANEL, ContractParams, Side
+from diptych.kernels.pointwise_pack import make_pack_panels
+from diptych.kernels.pointwise_pad import make_pad
+from diptych.kernels.tiling import choose
+from diptych.ops.base import OPS, attributes
+from diptych.schedule.views import View, contiguous
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.ir import Array
+    from diptych.schedule.context import Context
+    from diptych.schedule.groups import Group
+
+__all__ = ["lower_conv", "lower_matmul", "pack_weights"]
+
+_FLOPS_PER_NS = 60.0  # a cautious core, for rough costs
+
+
+def pack_weights(w: Array) -> Array:
+    """w[O, K, taps] -> [panels, packed]: per panel of 16 outputs [K block][tap][16 K][16 O], the K tail last."""
+    o, k, taps = w.shape
+    panels = -(-o // PANEL)
+    w = np.pad(w, ((0, panels * PANEL - o), (0, 0), (0, 0))).reshape(panels, PANEL, k, taps)
+    blocks = k // PANEL
+    whole = w[:, :, : blocks * PANEL].reshape(panels, PANEL, blocks, PANEL, taps).transpose(0, 2, 4, 3, 1)
+    tail = w[:, :, blocks * PANEL :].transpose(0, 3, 2, 1)
+    return np.concatenate([whole.reshape(panels, -1), tail.reshape(panels, -1)], axis=1)
+
+
+def _epilogue(ctx: Context, group: Group, bias: bool) -> tuple[Expr, list[int]]:
+    """The Expr after the sum (register 0), with the bias as register 1 when there is one, and its operand values."""
+    assert group.anchor is not None
+    anchor = group.anchor.outputs[0]
+    expr, values = ctx.expression(group.epilogue, first=(anchor,), results=group.results)
+    if not bias:
+        return expr, values
+    # Registers: sum, bias, operands, constants, then first of all sum + bias, which every step reads as the sum.
+    shift = lambda r: 2 + len(values) + len(expr.consts) if r == 0 else r + 1 if r < expr.inputs + len(expr.consts) else r + 2  # noqa: E731
+    steps = [(OPS["add"](), (0, 1)), *((op, tuple(map(shift, args))) for op, args in expr.steps)]
+    return Expr(expr.inputs + 1, expr.consts, tuple(steps), tuple(map(shift, expr.results))), values
+
+
+def _readable(ctx: Context, view: View, shape: tuple[int, ...], lane: int) -> View:
+    """`view` over `shape`, copied if axis `lane` has a stride other than 0 and 1."""
+    view = view.broadcast(shape)
+    return view if view.strides[lane] in (0, 1) else ctx.copy(view, "epilogue operand")
+
+
+def _merge(extents: list[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """Merge neighbouring axes that every operand walks as one; `strides` is per operand."""
+    dims: list[int] = []
+    out: list[list[int]] = [[] for _ in strides]
+    for i, d in enumerate(extents):
+        if d == 1 and len(extents) > 1 and not (i == len(extents) - 1 and not dims):
+            continue
+        if dims and all(o[-1] == s[i] * d for o, s in zip(out, strides, strict=True)):
+            dims[-1] *= d
+            for o, s in zip(out, strides, strict=True):
+                o[-1] = s[i]
+        else:
+            dims.append(d)
+            for o, s in zip(out, strides, strict=True):
+                o.append(s[i])
+    return dims, out
+
+
+def lower_matmul(ctx: Context, group: Group) -> None:
+    """mat_mul with its epilogue: rows of a are pixels, columns of b are output channels."""
+    node = group.anchor
+    assert node is not None
+    flags = attributes(node.op)
+    a, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
+    if flags["transpose_a"]:
+        a = a.transpose((*range(len(a.shape) - 2), len(a.shape) - 1, len(a.shape) - 2))
+    *batch, m, n = out.shape
+    k = a.shape[-1]
+    a = a.broadcast((*batch, m, k))
+    w, w_batch, w_panel = _matmul_weights(ctx, node.inputs[1], flags["transpose_b"], tuple(batch), k, n)
+    expr, values = _epilogue(ctx, group, bias=False)
+    views = [_readable(ctx, ctx.view(v), out.shape, -1) for v in values]
+    target = out if out.strides[-1] == 1 or n == 1 else ctx.temp(out.shape)
+    if 0 in out.shape:
+        return
+    walks = [list(a.strides[:-1]), [*w_batch, 0], *(list(v.strides[:-1]) for v in views), list(target.strides[:-1])]
+    dims, merged = _merge([*batch, m], walks)
+    cols, outer = dims[-1], tuple(dims[:-1])
+
+    def side(walk: list[int], lane: int) -> Side:
+        return Side(tuple(walk[:-1]), 0, walk[-1], PANEL * lane, lane)
+
+    panels = -(-n // PANEL)
+    t = choose(ctx.target, batch=prod(outer), rows=1, cols=cols, panels=panels, k=k, taps=1)
+    sk = a.strides[-1]
+    params = ContractParams(
+        outer, 1, cols, n, k // PANEL, k % PANEL, (0,), side(merged[0], 0), PANEL * sk, sk, tuple(merged[1][:-1]),
+        w_panel, side(merged[-1], 1), False, expr,
+        tuple(side(m, v.strides[-1]) for m, v in zip(merged[2:-1], views, strict=True)),
+        t.tiles, t.panels_per_tile, t.tiles_per_block, t.rows_per_block, t.k_chunk, t.panel_outer,
+    )  # fmt: skip
+    args = [a, w, *views, target]
+    flops = 2.0 * prod(out.shape) * k
+    cost = max(flops / _FLOPS_PER_NS, w.operand.shape and 4.0 * prod(w.shape) / 16)
+    ctx.call(Kernel("contract", params, tuple(v.operand for v in args), 1, params.work, cost), args)
+    if target is not out:
+        from diptych.kernels.pointwise import make_copy
+
+        ctx.call(make_copy(target.operand, out.operand, ctx.target), (target, out))
+
+
+def _matmul_weights(ctx: Context, value: int, transposed: bool, batch: tuple[int, ...], k: int, n: int,
+                    ) -> tuple[View, tuple[int, ...], int]:  # fmt: skip
+    """Packed panels of b: where they lie, their strides over the batch axes, and the size of a panel."""
+    w_panel, panels = k * PANEL, -(-n // PANEL)
+    array = ctx.constant(value)
+    if array is not None:
+        b = array if transposed else np.swapaxes(array, -1, -2)  # [..., n, k]
+        own = b.shape[:-2]
+        packed = np.stack([pack_weights(x[:, :, None]) for x in b.reshape(-1, n, k)]) if prod(own) else b
+        view = ctx.weights(packed.reshape(*own, panels, w_panel))
+    else:
+        b_view = ctx.view(value)
+        if transposed:
+            b_view = b_view.transpose((*range(len(b_view.shape) - 2), len(b_view.shape) - 1, len(b_view.shape) - 2))
+        own = b_view.shape[:-2]
+        view = ctx.temp((*own, panels, k, PANEL))
+        if _batch_merges(b_view, own, view):
+            kernel = make_pack_panels(b_view.operand, view.operand, ctx.target)
+            ctx.call(kernel, (b_view, view), fused=("pack",))
+        else:
+            b_view = ctx.copy(b_view, "matrix operand")
+            ctx.call(make_pack_panels(b_view.operand, view.operand, ctx.target), (b_view, view), fused=("pack",))
+    strides = contiguous((*own, panels * w_panel))[:-1]
+    lead = len(batch) - len(own)
+    over = tuple(0 if own[i] == 1 else strides[i] for i in range(len(own)))
+    return view, (0,) * lead + over, w_panel
+
+
+def _batch_merges(view: View, own: tuple[int, ...], packed: View) -> bool:
+    """Whether the batch axes of a matrix walk as one axis."""
+    dims, _ = _merge(list(own) or [1], [list(view.strides[:-2]) or [0], list(packed.strides[: len(own)]) or [0]])
+    return len(dims) <= 1
+
+
+def lower_conv(ctx: Context, group: Group) -> None:
+    """blocked_conv with its epilogue, as a direct convolution over a padded input."""
+    node = group.anchor
+    assert node is not None
+    at = attributes(node.op)
+    w = ctx.constant(node.inputs[1])
+    assert w is not None
+    groups, plain = at["groups"], at["plain_input"]
+    x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
+    o, c, kh, kw = w.shape
+    if any(p != (0, 0) for p in at["pads"]):
+        x = pad_spatial(ctx, x, at["pads"], plain)
+    (sh, sw), (dh, dw) = at["strides"], at["dilations"]
+    xs = x.strides
+    row, col = (xs[2], xs[3])
+    taps = tuple(i * dh * row + j * dw * col for i in range(kh) for j in range(kw))
+    n, panels_all, oh, ow, _ = out.shape
+    panels = panels_all // groups
+    per_group = w.reshape(groups, o // groups, c, kh * kw)
+    packed = np.stack([pack_weights(g) for g in per_group])
+    weights = ctx.weights(packed)
+    has_bias = len(node.inputs) > 2
+    expr, values = _epilogue(ctx, group, has_bias)
+    views = [_readable(ctx, ctx.view(v), out.shape, -1) for v in values]
+    sides = [_conv_side(v, groups, panels) for v in views]
+    if has_bias:
+        bias = ctx.constant(node.inputs[2])
+        assert bias is not None
+        padded = np.zeros(panels_all * PANEL, np.float32)
+        padded[:o] = bias
+        views.insert(0, ctx.weights(padded))
+        sides.insert(0, Side((0, panels * PANEL), 0, 0, PANEL, 1))
+    out_side = _conv_side(out, groups, panels)
+    x_side = Side((xs[0], 0 if plain else c // PANEL * xs[1]), row * sh, col * sw, 0)
+    if groups == 1:
+        x_side = replace(x_side, batch=(xs[0], 0))
+    rows, cols = oh, ow
+    every = [x_side, *sides, out_side]
+    if all(s.row == s.col * cols for s in every):
+        rows, cols = 1, oh * ow
+        every = [replace(s, row=0) for s in every]
+    x_side, *sides, out_side = every
+    x_block, x_k = (0, xs[1]) if plain else (xs[1], xs[4])
+    depth = c
+    t = choose(ctx.target, batch=n * groups, rows=rows, cols=cols, panels=panels, k=depth, taps=len(taps))
+    blocks, tail = (0, c) if plain else divmod(c, PANEL)
+    params = ContractParams(
+        (n, groups), rows, cols, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
+        (0, panels * packed.shape[-1]), packed.shape[-1], out_side, True, expr, tuple(sides),
+        t.tiles, t.panels_per_tile, t.tiles_per_block, t.rows_per_block, t.k_chunk, t.panel_outer,
+    )  # fmt: skip
+    args = [x, weights, *views, out]
+    cost = 2.0 * prod(out.shape) * c * len(taps) / _FLOPS_PER_NS
+    ctx.call(Kernel("contract", params, tuple(v.operand for v in args), 1, params.work, cost), args)
+
+
+def _conv_side(view: View, groups: int, panels: int) -> Side:
+    s = view.strides
+    return Side((s[0], panels * s[1]), s[2], s[3], s[1], s[4])
+
+
+def pad_spatial(ctx: Context, x: View, pads: Sequence[tuple[int, int]], plain: bool) -> View:
+    """x with zeros around its two spatial axes (blocked: axes 2 and 3 of 5)."""
+    spread = ((0, 0), (0, 0), *pads) if plain else ((0, 0), (0, 0), *pads, (0, 0))
+    shape = tuple(d + lo + hi for d, (lo, hi) in zip(x.shape, spread, strict=True))
+    out = ctx.temp(shape)
+    kernel = make_pad(x.operand, out.operand, tuple(lo for lo, _ in spread), "constant", 0.0, ctx.target)
+    ctx.call(kernel, (x, out), fused=("pad",))
+    return out

@@ -1,0 +1,152 @@
+"""Which nodes share a kernel: fusion. Every refusal carries its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from diptych.ops.base import Contraction, Elementwise, Reduction
+
+if TYPE_CHECKING:
+    from diptych.ir import Graph, Node
+
+__all__ = ["VIEWS", "Group", "partition"]
+
+VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "slice"})
+# Anchors whose kernels can apply an expression to their input / to their result.
+PROLOGUE = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm"})
+EPILOGUE = frozenset({"blocked_conv", "mat_mul", "blocked_max_pool", "blocked_avg_pool", *PROLOGUE})
+_REGION = 40  # nodes in one fused region at most
+
+
+@dataclass(slots=True)
+class Group:
+    """Nodes that become one kernel: prologue -> anchor -> epilogue, or elementwise nodes alone (anchor None)."""
+
+    anchor: Node | None
+    prologue: list[Node] = field(default_factory=list)
+    epilogue: list[Node] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [*self.prologue, *([self.anchor] if self.anchor else []), *self.epilogue]
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """The values that leave the group."""
+        return (self.epilogue[-1] if self.epilogue else self.anchor).outputs  # type: ignore[union-attr]
+
+    @property
+    def name(self) -> str:
+        names = dict.fromkeys(n.name for n in self.nodes if n.name)
+        return " + ".join(names) or "+".join(n.op.name for n in self.nodes)
+
+
+def partition(graph: Graph, fuse: bool = True) -> list[Group]:
+    """Cut a graph into groups, in an order in which they can run."""
+    return _Partition(graph, fuse).run()
+
+
+class _Partition:
+    def __init__(self, graph: Graph, fuse: bool) -> None:
+        self.graph = graph
+        self.fuse = fuse
+        self.order = {id(n): i for i, n in enumerate(graph.nodes)}
+        self.uses = graph.uses()
+        self.outputs = set(graph.outputs)
+        self.producer = graph.producer()
+        self.taken: set[int] = set()  # id(node)
+
+    def run(self) -> list[Group]:
+        nodes = [n for n in self.graph.nodes if n.op.name not in VIEWS]
+        anchors = [n for n in nodes if not isinstance(n.op, Elementwise)]
+        for n in anchors:
+            self.taken.add(id(n))
+        # Contractions first: their epilogue saves a pass over memory, a row kernel's prologue only shares one.
+        anchors.sort(key=lambda n: (not isinstance(n.op, Contraction), self.order[id(n)]))
+        groups = [self.around(n) for n in anchors]
+        for n in reversed(nodes):
+            if id(n) not in self.taken:
+                self.taken.add(id(n))
+                group = Group(None, epilogue=[n])
+                self.absorb(group, group.epilogue, self.graph.types[n.outputs[0]].shape)
+                groups.append(group)
+        groups.sort(key=lambda g: self.order[id(g.nodes[-1])])
+        return groups
+
+    def around(self, anchor: Node) -> Group:
+        group = Group(anchor)
+        if not self.fuse:
+            return group
+        shape = self.graph.types[anchor.outputs[0]].shape
+        if anchor.op.name in EPILOGUE and self.graph.types[anchor.outputs[0]].dtype == "f32":
+            value = anchor.outputs[0]
+            while (region := self.region(value, group)) is not None:
+                group.epilogue += region
+                value = region[-1].outputs[0]
+            if group.epilogue:
+                self.absorb(group, group.epilogue, shape)
+        if anchor.op.name in PROLOGUE or isinstance(anchor.op, Reduction):
+            x = anchor.inputs[0]
+            node = self.producer.get(x)
+            if node is not None and self.fusable(node, self.graph.types[x].shape) and self.only_in(x, [anchor]):
+                self.taken.add(id(node))
+                group.prologue = [node]
+                self.absorb(group, group.prologue, self.graph.types[x].shape)
+        return group
+
+    def fusable(self, node: Node, shape: tuple[int, ...]) -> bool:
+        out = self.graph.types[node.outputs[0]]
+        return isinstance(node.op, Elementwise) and id(node) not in self.taken and out.shape == shape
+
+    def only_in(self, value: int, nodes: list[Node]) -> bool:
+        """Whether all readers of a value are among `nodes`."""
+        return value not in self.outputs and all(any(u is n for n in nodes) for u in self.uses.get(value, []))
+
+    def region(self, value: int, group: Group) -> list[Node] | None:
+        """The smallest set of elementwise nodes that takes in all uses of `value` and has one exit."""
+        shape = self.graph.types[value].shape
+        if value in self.outputs:
+            return None
+        region: dict[int, Node] = {}
+        fresh = list(self.uses.get(value, []))
+        while fresh:
+            for n in fresh:
+                if not self.fusable(n, shape):
+                    group.refused.append(
+                        f"{n.op.name} {n.name}: " + ("not elementwise over the same shape" if id(n) not in self.taken
+                                                     else "already part of another kernel"))  # fmt: skip
+                    return None
+                region[id(n)] = n
+            if len(region) > _REGION:
+                group.refused.append(f"more than {_REGION} elementwise operators")
+                return None
+            ordered = sorted(region.values(), key=lambda n: self.order[id(n)])
+            exits = [n for n in ordered if not self.only_in(n.outputs[0], ordered)]
+            if len(exits) == 1 and exits[0] is ordered[-1]:
+                if self.graph.types[ordered[-1].outputs[0]].dtype != "f32":
+                    group.refused.append(f"{ordered[-1].op.name}: result is not f32")
+                    return None
+                self.taken.update(region)
+                return ordered
+            if any(n.outputs[0] in self.outputs for n in exits[:-1]):
+                group.refused.append(f"{exits[0].op.name} {exits[0].name}: is a graph output too")
+                return None
+            fresh = [u for n in exits[:-1] for u in self.uses.get(n.outputs[0], []) if id(u) not in region]
+        return None
+
+    def absorb(self, group: Group, nodes: list[Node], shape: tuple[int, ...]) -> None:
+        """Draw elementwise producers into `nodes` whose every reader is there already."""
+        if not self.fuse:
+            return
+        changed = True
+        while changed and len(nodes) < _REGION:
+            changed = False
+            for v in list(dict.fromkeys(v for n in nodes for v in n.inputs)):
+                p = self.producer.get(v)
+                if p is not None and self.fusable(p, shape) and self.only_in(v, nodes):
+                    self.taken.add(id(p))
+                    nodes.append(p)
+                    nodes.sort(key=lambda n: self.order[id(n)])
+                    changed = True

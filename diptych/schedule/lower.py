@@ -1,0 +1,141 @@
+"""Graph -> kernel calls: one rule per kind of anchor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diptych.ir.kernel import Expr
+from diptych.kernels.pointwise import make_copy
+from diptych.kernels.pointwise_pack import make_pack_channels, make_unpack_channels
+from diptych.kernels.pointwise_pad import make_pad
+from diptych.kernels.reduce import make_reduce
+from diptych.ops.base import Reduction, attributes
+from diptych.schedule.context import Context
+from diptych.schedule.contraction import lower_conv, lower_matmul
+from diptych.schedule.groups import partition
+from diptych.schedule.views import View, contiguous
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diptych.ir import Graph
+    from diptych.schedule.groups import Group
+    from diptych.targets.base import Target
+
+__all__ = ["lower"]
+
+
+def lower(graph: Graph, target: Target, fuse: bool = True) -> Context:
+    """All kernel calls of a graph, in order, over buffers whose places are not yet fixed."""
+    ctx = Context(graph, target, producer=graph.producer())
+    for i, v in enumerate(graph.inputs):
+        t = graph.types[v]
+        ctx.views[v] = _whole(ctx, "input", i, t.shape, t.dtype, t.nbytes)
+    groups = partition(graph, fuse)
+    made = {v for g in groups for v in g.results}
+    finals = []  # outputs that are views, constants, inputs, or named twice: copied at the end
+    for i, v in enumerate(graph.outputs):
+        t = graph.types[v]
+        view = _whole(ctx, "output", i, t.shape, t.dtype, t.nbytes)
+        if v in made and v not in ctx.results:
+            ctx.results[v] = view
+        else:
+            finals.append((v, view))
+    for group in groups:
+        ctx.group = group
+        _rule(ctx, group)
+    ctx.group = None
+    for v, view in finals:
+        source = ctx.view(v)
+        ctx.call(make_copy(source.operand, view.operand, target), (source, view), "output", ("copy",))
+    return ctx
+
+
+def _whole(ctx: Context, kind: str, index: int, shape: tuple[int, ...], dtype: str, nbytes: int) -> View:
+    return View(ctx.buffer(kind, nbytes, index), 0, shape, contiguous(shape), dtype)
+
+
+def _rule(ctx: Context, group: Group) -> None:
+    anchor = group.anchor
+    if anchor is None:
+        ctx.pointwise(group.epilogue, ctx.result(group.results[0]))
+        return
+    rule = _RULES.get(anchor.op.name)
+    if rule is not None:
+        rule(ctx, group)
+    elif isinstance(anchor.op, Reduction):
+        _reduce(ctx, group)
+    else:
+        raise ctx.refuse(anchor, "there is no native kernel for this operator yet; use target='numpy'")
+
+
+def _reduce(ctx: Context, group: Group) -> None:
+    node = group.anchor
+    assert node is not None
+    a, x = attributes(node.op), node.inputs[0]
+    shape = ctx.graph.types[x].shape
+    prologue, values = ctx.expression(group.prologue, results=(x,)) if group.prologue else (Expr.identity(), [x])
+    axes = tuple(a["axes"])
+    epilogue, extra = ctx.expression(group.epilogue, first=(node.outputs[0],), results=group.results)
+    out = ctx.result(group.results[0])
+    kept = tuple(d for i, d in enumerate(shape) if i not in axes)
+
+    def over_kept(view: View) -> View:
+        """A view of the result's shape without the axes that keepdims left."""
+        return view.only([i for i in range(len(shape)) if i not in axes]) if a["keepdims"] else view
+
+    views = [ctx.view(v).broadcast(shape) for v in values]
+    extras = [over_kept(ctx.view(v).broadcast(out.shape)) for v in extra]
+    target = over_kept(out)
+    assert target.shape == kept
+    kernel = make_reduce(
+        shape, axes, prologue, (node.op,), epilogue, [v.operand for v in views], [v.operand for v in extras],
+        [target.operand], ctx.target,
+    )  # fmt: skip
+    ctx.call(kernel, [*views, *extras, target])
+
+
+def _pack(ctx: Context, group: Group) -> None:
+    node = group.anchor
+    assert node is not None
+    x, out = ctx.view(node.inputs[0]), ctx.result(node.outputs[0])
+    ctx.call(make_pack_channels(x.operand, out.operand, ctx.target), (x, out))
+
+
+def _unpack(ctx: Context, group: Group) -> None:
+    node = group.anchor
+    assert node is not None
+    x, out = ctx.view(node.inputs[0]), ctx.result(node.outputs[0])
+    ctx.call(make_unpack_channels(x.operand, out.operand, ctx.target), (x, out))
+
+
+def _concat(ctx: Context, group: Group) -> None:
+    node = group.anchor
+    assert node is not None
+    axis, out = attributes(node.op)["axis"], ctx.result(node.outputs[0])
+    at = 0
+    for v in node.inputs:
+        x = ctx.view(v)
+        starts = tuple(at if i == axis else 0 for i in range(len(x.shape)))
+        part = out.slice(starts, (1,) * len(x.shape), x.shape)
+        ctx.call(make_copy(x.operand, part.operand, ctx.target), (x, part))
+        at += x.shape[axis]
+
+
+def _pad(ctx: Context, group: Group) -> None:
+    node = group.anchor
+    assert node is not None
+    a = attributes(node.op)
+    x, out = ctx.view(node.inputs[0]), ctx.result(node.outputs[0])
+    before = tuple(lo for lo, _ in a["pads"])
+    ctx.call(make_pad(x.operand, out.operand, before, a["mode"], a["value"], ctx.target), (x, out))
+
+
+_RULES: dict[str, Callable[[Context, Group], None]] = {
+    "mat_mul": lower_matmul,
+    "blocked_conv": lower_conv,
+    "pack_channels": _pack,
+    "unpack_channels": _unpack,
+    "concat": _concat,
+    "pad": _pad,
+}

@@ -1,0 +1,126 @@
+"""Kernel calls -> Plan: memory places, which steps one thread does alone, where the threads must meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.ir.kernel import Kernel, Step
+from diptych.ir.types import TensorType
+from diptych.schedule.memory import Interval, place
+
+if TYPE_CHECKING:
+    from diptych.ir import Array
+    from diptych.schedule.context import Context
+
+__all__ = ["ARENA", "SCRATCH", "WEIGHTS", "Plan", "make_plan"]
+
+ARENA, WEIGHTS = 0, 1  # buffer numbers of a Step; inputs follow from 2 on, then outputs
+SCRATCH = 64
+SERIAL_NS = 2500.0  # a step this short is not worth waking a second thread for
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the native code of a model is made from, and what the runtime needs to call it."""
+
+    kernels: tuple[Kernel, ...]
+    steps: tuple[Step, ...]
+    arena_bytes: int
+    scratch_offset: int  # per-thread scratch lies at the end of the arena
+    scratch_bytes: int
+    inputs: tuple[tuple[str, TensorType], ...]
+    outputs: tuple[tuple[str, TensorType], ...]
+    weights: Array = field(compare=False, repr=False)
+    fused: tuple[tuple[str, ...], ...] = ()  # per step, the operators in it
+
+    @property
+    def cost(self) -> float:
+        """Rough nanoseconds on one core."""
+        return sum(self.kernels[s.kernel].cost for s in self.steps)
+
+    def __str__(self) -> str:
+        lines = [f"plan: {len(self.steps)} steps, {len(self.kernels)} kernels, arena {self.arena_bytes} bytes"]
+        for s in self.steps:
+            mark = ("|" if s.barrier else " ") + ("1" if s.serial else "n")
+            lines.append(f"{mark} {self.kernels[s.kernel]} @ {s.args}  # {s.name}")
+        return "\n".join(lines)
+
+
+def make_plan(ctx: Context, threads: int) -> Plan:
+    """Place the buffers of a lowered graph and order its steps for `threads` threads."""
+    n = len(ctx.calls)
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for i, call in enumerate(ctx.calls):
+        for view in call.args:
+            first.setdefault(view.buffer, i)
+            last[view.buffer] = i
+    temps = [b for b in first if ctx.buffers[b].kind == "temp"]
+    offsets, arena = place([Interval(ctx.buffers[b].nbytes, first[b], last[b]) for b in temps])
+    where = {b: (ARENA, at) for b, at in zip(temps, offsets, strict=True)}
+
+    blob: list[Array] = []
+    size = 0
+    for b, buffer in enumerate(ctx.buffers):
+        if buffer.kind == "weights" and b in first:
+            assert buffer.array is not None
+            where[b] = (WEIGHTS, size)
+            blob.append(buffer.array)
+            size += -(-max(buffer.nbytes, 1) // 64) * 64
+        elif buffer.kind == "input":
+            where[b] = (2 + buffer.index, 0)
+        elif buffer.kind == "output":
+            where[b] = (2 + len(ctx.graph.inputs) + buffer.index, 0)
+    weights = _blob(blob, size)
+
+    scratch = -(-max((c.kernel.scratch for c in ctx.calls), default=0) // SCRATCH) * SCRATCH
+    kernels: dict[Kernel, int] = {}
+    steps: list[Step] = []
+    open_reads: list[tuple[int, int, int, bool]] = []  # since the last barrier: (buffer, low, high, serial)
+    open_writes: list[tuple[int, int, int, bool]] = []
+    for i in range(n):
+        call = ctx.calls[i]
+        k = call.kernel
+        serial = threads == 1 or k.work == 1 or k.cost < SERIAL_NS
+        args, reads, writes = [], [], []
+        for j, view in enumerate(call.args):
+            buffer, base = where[view.buffer]
+            args.append((buffer, base + view.byte_offset))
+            low, high = view.extent()
+            written = j >= len(call.args) - k.outputs
+            (writes if written else reads).append((buffer, base + low, base + high, serial))
+        barrier = any(_clash(a, b) for a in writes for b in (*open_reads, *open_writes)) or any(
+            _clash(a, b) for a in reads for b in open_writes
+        )
+        if barrier:
+            open_reads, open_writes = [], []
+        open_reads += [r for r in reads if r[0] != WEIGHTS]
+        open_writes += writes
+        steps.append(Step(kernels.setdefault(k, len(kernels)), tuple(args), serial, barrier, call.name))
+    graph = ctx.graph
+    return Plan(
+        tuple(kernels), tuple(steps), arena + threads * scratch, arena, scratch,
+        tuple((name, graph.types[v]) for name, v in zip(graph.input_names, graph.inputs, strict=True)),
+        tuple((name, graph.types[v]) for name, v in zip(graph.output_names, graph.outputs, strict=True)),
+        weights, tuple(c.fused for c in ctx.calls),
+    )  # fmt: skip
+
+
+def _clash(a: tuple[int, int, int, bool], b: tuple[int, int, int, bool]) -> bool:
+    """Whether two accesses touch common bytes from different threads."""
+    return a[0] == b[0] and a[1] < b[2] and b[1] < a[2] and not (a[3] and b[3])
+
+
+def _blob(arrays: list[Array], size: int) -> Array:
+    """The constants one after another, each on its own cache lines, in one aligned array of bytes."""
+    from diptych.runtime.executable import aligned_bytes
+
+    out = aligned_bytes(max(size, 64))
+    at = 0
+    for a in arrays:
+        out[at : at + a.nbytes] = np.frombuffer(a, np.uint8) if a.nbytes else np.empty(0, np.uint8)
+        at += -(-max(a.nbytes, 1) // 64) * 64
+    return out
