@@ -12,7 +12,7 @@ from diptych.errors import DiptychError, InputError
 from diptych.ir.types import TensorType, numpy_dtype
 from diptych.runtime import records as r
 from diptych.runtime.convert import check_output, overlapping, to_input
-from diptych.runtime.loader import load_object
+from diptych.runtime.loader import advise_huge, load_object
 from diptych.runtime.native import array_type_address, support
 from diptych.runtime.threads import pool_of
 
@@ -25,10 +25,21 @@ _GIL_WORTH_KEEPING = 1 << 16  # bytes touched: below this a run takes about as l
 _TRIES = 1000  # of other threads taking the arena just made for this one
 
 
+_HUGE = 1 << 21  # bytes of a huge page
+
+
 def aligned_bytes(size: int, alignment: int = 64) -> Array:
-    """A zeroed uint8 array of `size` bytes whose address is a multiple of `alignment`."""
+    """A zeroed uint8 array of `size` bytes whose address is a multiple of `alignment`, on huge pages when large.
+
+    >>> aligned_bytes(100, 128).ctypes.data % 128
+    0
+    """
+    if size >= 2 * _HUGE:  # 512 times fewer page faults at first touch, and fewer address translations afterwards
+        alignment = max(alignment, _HUGE)
     whole = np.zeros(size + alignment, np.uint8)
     skip = -whole.ctypes.data % alignment
+    if alignment >= _HUGE:
+        advise_huge(whole.ctypes.data + skip, size)
     return whole[skip : skip + size]
 
 

@@ -14,7 +14,7 @@ from diptych.errors import FormatError, UnsupportedError
 from diptych.runtime import relocate
 from diptych.runtime.elf import AARCH64, X86_64, ObjectFile, parse_object
 
-__all__ = ["Image", "Layout", "LoadedObject", "link", "load_object", "machine"]
+__all__ = ["Image", "Layout", "LoadedObject", "advise_huge", "link", "load_object", "machine"]
 
 _PAGE = 16384 if platform.machine() in ("arm64", "aarch64") else 4096  # 16 KiB covers 4 and 16 KiB kernels
 _READ, _WRITE, _EXEC = 1, 2, 4
@@ -162,6 +162,7 @@ def _c() -> ctypes.CDLL:
         lib.mmap.restype = ctypes.c_void_p
         lib.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
         lib.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        lib.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         lib.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         _libc = lib
     return _libc
@@ -169,6 +170,15 @@ def _c() -> ctypes.CDLL:
 
 def _unmap(base: int, size: int) -> None:
     _c().munmap(base, size)
+
+
+def advise_huge(address: int, size: int) -> None:
+    """Ask the system for huge pages under [address, address + size); a hint that may be ignored."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        end = (address + size) & -_PAGE
+        start = -(-address // _PAGE) * _PAGE
+        if end > start:
+            _c().madvise(start, end - start, mmap.MADV_HUGEPAGE)
 
 
 def _c_symbol(name: str) -> int | None:

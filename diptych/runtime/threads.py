@@ -109,17 +109,21 @@ class Pool:
                 return
             native = support()
             self._set(r.POOL_SPIN, self._spins())
-            for ith in range(1, self.threads):
-                worker = threading.Thread(
-                    target=native.worker, args=(self.address, ith), name=f"diptych-{ith}", daemon=True
-                )
-                try:
+            try:
+                for ith in range(1, self.threads):
+                    worker = threading.Thread(
+                        target=native.worker, args=(self.address, ith), name=f"diptych-{ith}", daemon=True
+                    )
                     worker.start()
-                except RuntimeError:  # no more threads, or the interpreter is ending: the pool stays shut, runs are serial
-                    native.stop(self.address)
-                    self._stopped = True
-                    break
-                self._workers.append(worker)
+                    self._workers.append(worker)
+            except BaseException as problem:
+                # No more threads, the interpreter is ending, or Ctrl-C: how many started is not known. The pool stays
+                # shut and runs are serial, which is slower but right.
+                native.stop(self.address)
+                self._stopped = True
+                self._set(r.POOL_LIVE, 1)
+                if not isinstance(problem, RuntimeError):
+                    raise
             self._set(r.POOL_LIVE, 1)
 
     def _spins(self) -> int:

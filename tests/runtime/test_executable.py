@@ -16,6 +16,7 @@ import pytest
 from objects import add_ir, barriers_ir, compile_ir
 
 from diptych.errors import FormatError, InputError
+from diptych.errors import __file__ as errors_file
 from diptych.ir.types import TensorType
 from diptych.runtime import Executable, aligned_bytes, pool_of
 
@@ -297,6 +298,15 @@ def test_memory_goes_with_the_last_reference() -> None:
     assert core() is None
 
 
+def test_large_arenas_and_weights_are_zeroed_and_aligned() -> None:
+    big = aligned_bytes((5 << 20) + 3)
+    assert (big.ctypes.data % (1 << 21), big.size, int(big.max())) == (0, (5 << 20) + 3, 0)
+    assert aligned_bytes(10, 4096).ctypes.data % 4096 == 0
+    n = 1 << 20
+    model, a = _adder(2, (n,)), np.ones(n, np.float32)
+    assert model(a, a).sum() == 2 * n
+
+
 def _in_child(model: Executable, a: np.ndarray[Any, Any]) -> int:
     for _ in range(20):
         if not np.array_equal(model(a, a), a + a):
@@ -325,14 +335,16 @@ def test_fork_rebuilds_the_pool() -> None:
 _EXIT = """
 import atexit, sys, threading
 sys.path[:0] = {paths!r}
+def after():
+    print("after", np.array_equal(model(a, a), a + a), flush=True)
+atexit.register(after)  # handlers run last-in first-out: this one comes after the pool's own, the next one before it
 import numpy as np
 from test_executable import _adder, N
 a = np.arange(N, dtype=np.float32)
 model = _adder({threads})
-def last():  # registered after the pool's own handler runs last-in first-out: and one before it
-    assert np.array_equal(model(a, a), a + a)
-    print("last", flush=True)
-atexit.register(last)
+def before():
+    print("before", np.array_equal(model(a, a), a + a), flush=True)
+atexit.register(before)
 assert np.array_equal(model(a, a), a + a)
 {extra}
 print("done", flush=True)
@@ -349,9 +361,9 @@ for _ in range(3):
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("extra", ["", _BUSY], ids=["idle", "busy daemons"])
 def test_the_interpreter_ends(threads: int, extra: str) -> None:
-    paths = [os.path.dirname(__file__), os.fspath(Path(__file__).resolve().parents[2])]
+    paths = [os.path.dirname(__file__), os.fspath(Path(errors_file).parents[1])]
     code = _EXIT.format(paths=paths, threads=threads, extra=extra)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "done\nlast\n", done.stderr
+    assert done.stdout == "done\nbefore True\nafter True\n", done.stderr
     assert done.stderr == ""
