@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llvmlite import ir
 
     from diptych.codegen.builder import Fn, Index
-    from diptych.ir.kernel import Expr, Operand
+    from diptych.ir.kernel import Expr
     from diptych.targets.base import Target
 
 __all__ = [

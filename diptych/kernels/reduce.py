@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from diptych.codegen.builder import Val
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel, Operand
-from diptych.ir.types import itemsize
-from diptych.kernels.access import fold_lanes, keep_lanes, load_lanes, pow2_above, store_lanes
+from diptych.ir.types import TensorType, itemsize
+from diptych.kernels.access import load_lanes, store_lanes
 from diptych.kernels.base import emits, evaluate
+from diptych.kernels.fold import Accumulator, Dims, fold
 from diptych.kernels.nest import collapse, expr_cost, items, loops, register_dtype, spans, split_work, vector_lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-    from diptych.codegen.builder import Fn, Index, Var
+    from diptych.codegen.builder import Fn, Index, Val
     from diptych.ir.graph import Op
     from diptych.ir.kernel import Expr
     from diptych.targets.base import Target
 
-__all__ = ["ReduceParams", "make_reduce"]
-
-_CHAIN = 32  # longest chain of dependent additions: rounding errors grow with it, not with the extent
-
+__all__ = ["ReduceParams", "expr_dtypes", "make_reduce"]
 
 @dataclass(frozen=True, slots=True)
 class ReduceParams:
@@ -97,7 +93,7 @@ def make_reduce(shape: tuple[int, ...], axes: tuple[int, ...], prologue: Expr, o
 
 @emits("reduce")
 def emit_reduce(fn: Fn, kernel: Kernel) -> None:
-    """Loops over kept elements; each (or each vector of them) is folded by `_Fold`."""
+    """Loops over kept elements; each (or each vector of them) is folded by `_fold`."""
     p: ReduceParams = kernel.params
     operands = kernel.operands
     shape = operands[0].shape[: p.kept]
@@ -112,7 +108,7 @@ def emit_reduce(fn: Fn, kernel: Kernel) -> None:
 
             def body(i: Index, lanes: int, count: int) -> None:
                 where = [fn.iadd(a, fn.imul(i, o.strides[last])) for a, o in zip(at, operands, strict=True)]
-                values = _Fold(fn, kernel, lanes, count).run(where)
+                values = _fold(fn, kernel, where, lanes, count)
                 n_in = len(operands) - kernel.outputs
                 for j in range(p.inputs, n_in):
                     o = operands[j]
@@ -129,174 +125,32 @@ def emit_reduce(fn: Fn, kernel: Kernel) -> None:
                 spans(fn, lo, hi, p.lanes, p.wide, shape[last] % p.lanes, body)
 
 
-Bank = list["Var"]  # one accumulator per operator
+def _fold(fn: Fn, kernel: Kernel, where: Sequence[Index], lanes: int, count: int) -> list[Val]:
+    """The folded value of each operator, for the kept element (or vector of them) at `where`."""
+    p: ReduceParams = kernel.params
+    math, operands = Math(fn), kernel.operands[: p.inputs]
+    axis = len(operands[0].shape) - 1 if p.along_reduced else p.kept - 1
 
+    def accumulator(op: Op, dtype: str) -> Accumulator:
+        held = register_dtype(dtype)
+        return Accumulator(op.identity(held), held, lambda a, b: op.combine(math, a, b))  # type: ignore[attr-defined]
 
-class _Fold:
-    """The loops over the reduced dims of one kept element (or vector of them).
+    def element(index: list[Index], lanes: int, count: int) -> list[Val]:
+        values = []
+        for j, o in enumerate(operands):
+            at = fn.iadd(where[j], fn.dot(index, o.strides[p.kept :]))
+            values.append(load_lanes(fn, fn.args[f"p{j}"], at, o.strides[axis], o.dtype, lanes, count))
+        results = evaluate(math, p.prologue, values)
+        return [math.cast(fn.splat(v, lanes), register_dtype(v.dtype)) for v in results]
 
-    Accumulators come in banks, one per vector width in use. Long chains are cut: a piece is folded into fresh
-    accumulators, which are then combined into the outer ones.
-    """
-
-    def __init__(self, fn: Fn, kernel: Kernel, lanes: int, count: int) -> None:
-        self.fn, self.math = fn, Math(fn)
-        self.p: ReduceParams = kernel.params
-        self.operands = kernel.operands[: self.p.inputs]
-        self.extents = kernel.operands[0].shape[self.p.kept :]
-        self.lanes, self.count = lanes, count
-        self.dtypes: list[str] = []  # of the prologue's results
-        self.widths: list[int] = [lanes]
-        if self.p.along_reduced:
-            n = self.extents[-1]
-            p = self.p
-            self.widths = [w for w, used in ((p.wide, n >= p.wide), (p.lanes, n % p.wide >= p.lanes)) if used]
-            if n % p.lanes and not (p.lanes in self.widths):
-                self.widths.append(p.lanes if n > p.lanes else pow2_above(n % p.lanes))
-            self.widths = list(dict.fromkeys(self.widths)) or [1]
-
-    def run(self, where: Sequence[Index]) -> list[Val]:
-        """The folded value of each operator."""
-        banks = self._banks()
-        self._level(0, list(where[: self.p.inputs]), banks)
-        out: list[Val] = []
-        for k, op in enumerate(self.p.ops):
-            total: Val | None = None
-            for width, bank in zip(self.widths, banks, strict=True):
-                v = self._get(bank, k, width)
-                if total is not None:
-                    v = self._combine(op, fold_lanes(self.fn, total, width, lambda a, b: self._combine(op, a, b)), v)  # noqa: B023
-                total = v
-            assert total is not None
-            if self.p.along_reduced:
-                total = fold_lanes(self.fn, total, 1, lambda a, b: self._combine(op, a, b))  # noqa: B023
-            out.append(self.math.cast(total, self._elements()[k]))
-        return out
-
-    # -- accumulators -----------------------------------------------------------------------------------------
-    def _elements(self) -> list[str]:
-        """The dtypes of the prologue's results."""
-        if not self.dtypes:
-            self.dtypes = expr_dtypes(self.p.prologue, [o.dtype for o in self.operands])
-        return self.dtypes
-
-    def _banks(self) -> list[Bank]:
-        banks = []
-        for width in self.widths:
-            bank: Bank = []
-            for op, dtype in zip(self.p.ops, self._elements(), strict=True):
-                held = register_dtype(dtype)
-                start = self.math.const(op.identity(held), held, width)  # type: ignore[attr-defined]
-                bank.append(self.fn.var(held, start.ir, width))
-            banks.append(bank)
-        return banks
-
-    def _get(self, bank: Bank, k: int, width: int) -> Val:
-        return Val(bank[k].get(), register_dtype(self._elements()[k]), width)
-
-    def _combine(self, op: Op, a: Val, b: Val) -> Val:
-        result: Val = op.combine(self.math, a, b)  # type: ignore[attr-defined]
-        return result
-
-    def _add(self, bank: Bank, width: int, values: Sequence[Val]) -> None:
-        for k, (op, v) in enumerate(zip(self.p.ops, values, strict=True)):
-            bank[k].set(self._combine(op, self._get(bank, k, width), v).ir)
-
-    @contextmanager
-    def _fresh(self, outer: list[Bank]) -> Iterator[list[Bank]]:
-        inner = self._banks()
-        yield inner
-        for width, bank, into in zip(self.widths, inner, outer, strict=True):
-            self._add(into, width, [self._get(bank, k, width) for k in range(len(bank))])
-
-    # -- loops ------------------------------------------------------------------------------------------------
-    def _steps(self, d: int) -> int:
-        """Accumulations into one accumulator by dims d.. ."""
-        steps = prod(self.extents[d:])
-        return -(-steps // self.widths[0]) if self.p.along_reduced else steps
-
-    def _level(self, d: int, at: list[Index], banks: list[Bank]) -> None:
-        if d == len(self.extents) - self.p.along_reduced:
-            self._leaf(at, banks)
-            return
-        below = self._steps(d + 1)
-
-        def body(i: Index, inside: list[Bank]) -> None:
-            here = [self.fn.iadd(a, self.fn.imul(i, o.strides[self.p.kept + d]))
-                    for a, o in zip(at, self.operands, strict=True)]  # fmt: skip
-            self._level(d + 1, here, inside)
-
-        long = self.extents[d] * below > 2 * _CHAIN
-        self._chain(self.extents[d], max(1, _CHAIN // below) if long else self.extents[d], banks, body)
-
-    def _chain(self, extent: int, piece: int, banks: list[Bank], body: Callable[[Index, list[Bank]], None]) -> None:
-        """body(i, banks) for i < extent, in pieces that have accumulators of their own."""
-        fn = self.fn
-        if extent <= piece:
-            with fn.loop(0, extent, name="r") as i:
-                body(i, banks)
-        elif extent > piece * _CHAIN * 2:
-            # So many pieces that they form a long chain themselves.
-            big = piece * _CHAIN
-            with fn.loop(0, extent, big, name="pieces") as start, self._fresh(banks) as outer:
-                stop = fn.imin(fn.iadd(start, big), extent)
-                self._pieces(start, stop, piece, outer, body)
-        else:
-            self._pieces(0, extent, piece, banks, body)
-
-    def _pieces(self, start: Index, stop: Index, piece: int, banks: list[Bank],
-                body: Callable[[Index, list[Bank]], None]) -> None:  # fmt: skip
-        fn = self.fn
-        with fn.loop(start, stop, piece, name="piece") as lo, self._fresh(banks) as inner:
-            with fn.loop(lo, fn.imin(fn.iadd(lo, piece), stop), name="r") as i:
-                body(i, inner)
-
-    def _leaf(self, at: list[Index], banks: list[Bank]) -> None:
-        p, fn = self.p, self.fn
-        if not p.along_reduced:
-            self._add(banks[0], self.lanes, self._element(at, p.kept - 1, self.lanes, self.count))
-            return
-        extent, axis = self.extents[-1], p.kept + len(self.extents) - 1
-        start = 0
-        for width in [w for w in (p.wide, p.lanes) if w in self.widths]:
-            steps = (extent - start) // width
-            if not steps:
-                continue
-            which = self.widths.index(width)
-
-            def body(i: Index, inside: list[Bank], width: int = width, which: int = which, start: int = start) -> None:
-                here = self._moved(at, axis, fn.iadd(fn.imul(i, width), start))
-                self._add(inside[which], width, self._element(here, axis, width, width))
-
-            self._chain(steps, _CHAIN if steps > 2 * _CHAIN else steps, banks, body)
-            start += steps * width
-        if start < extent:
-            rest, width = extent - start, self.widths[-1]
-            values = self._element(self._moved(at, axis, start), axis, width, rest)
-            for k, (op, v) in enumerate(zip(p.ops, values, strict=True)):
-                neutral = self.math.const(op.identity(v.dtype), v.dtype, width)  # type: ignore[attr-defined]
-                values[k] = keep_lanes(fn, v, rest, neutral)
-            self._add(banks[-1], width, values)
-
-    def _moved(self, at: Sequence[Index], axis: int, by: Index) -> list[Index]:
-        return [
-            self.fn.iadd(a, self.fn.imul(by, o.strides[axis])) for a, o in zip(at, self.operands, strict=True)
-        ]
-
-    def _element(self, at: Sequence[Index], axis: int, lanes: int, count: int) -> list[Val]:
-        """The prologue's results, in the dtype they are accumulated in."""
-        values = [
-            load_lanes(self.fn, self.fn.args[f"p{j}"], at[j], o.strides[axis], o.dtype, lanes, count)
-            for j, o in enumerate(self.operands)
-        ]
-        results = evaluate(self.math, self.p.prologue, values)
-        return [self.math.cast(self.fn.splat(v, lanes), register_dtype(v.dtype)) for v in results]
+    dtypes = expr_dtypes(p.prologue, [o.dtype for o in operands])
+    dims = Dims(operands[0].shape[p.kept :], p.along_reduced, p.lanes if p.along_reduced else lanes, p.wide, count)
+    folded = fold(fn, dims, [accumulator(op, d) for op, d in zip(p.ops, dtypes, strict=True)], element)
+    return [math.cast(v, d) for v, d in zip(folded, dtypes, strict=True)]
 
 
 def expr_dtypes(expr: Expr, inputs: Sequence[str]) -> list[str]:
     """The dtypes of an Expr's results."""
-    from diptych.ir.types import TensorType
-
     regs = [*inputs, *(dtype for _, dtype in expr.consts)]
     for op, args in expr.steps:
         result = op.infer(*(TensorType((), regs[a]) for a in args))
