@@ -328,8 +328,8 @@ def _finish(rows: Sequence[Row]) -> str:
     measured = {r.engine: r for r in rows if r.state == "measured" and r.rounds}
     base = next((name for name in BASES if name in measured and measured[name].passed), "")
     if not base:
-        right = [r for r in measured.values() if r.passed]
-        base = min(right, key=lambda r: r.rounds[len(r.rounds) // 2]).engine if right else ""
+        right = [(r.latency.median, r.engine) for r in measured.values() if r.passed and r.latency]
+        base = min(right)[1] if right else ""
     if base:
         for row in measured.values():
             row.ratio = ratio(row.rounds, measured[base].rounds)

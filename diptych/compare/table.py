@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["megabytes", "milliseconds", "seconds", "share", "table"]
+__all__ = ["duration", "megabytes", "milliseconds", "seconds", "share", "table"]
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, indent: str = "  ") -> str:
@@ -37,8 +37,19 @@ def milliseconds(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Seconds with two decimals."""
+    """Seconds with two decimals, or three when there are few."""
     return "-" if value is None else f"{value:.2f}" if value >= 0.095 else f"{value:.3f}"
+
+
+def duration(value: float) -> str:
+    """Seconds in the unit that suits.
+
+    >>> duration(7200)
+    '2.0 h'
+    """
+    if value < 120:
+        return f"{seconds(value)} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
 def megabytes(value: int | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from diptych.compare.stats import ratio
-from diptych.compare.table import milliseconds, seconds
+from diptych.compare.table import duration, milliseconds
 
 __all__ = ["Candidate", "verdicts"]
 
@@ -52,12 +52,12 @@ def verdicts(candidates: Sequence[Candidate], batch: int = 1) -> list[str]:
         line += f"; {second.title} takes {second.call / best.call:.2f} times as long"
     lines.append(line)
     best, second = _best(candidates, lambda c: c.start)
-    line = f"a command that starts for one answer: {best.title}, {seconds(best.start)} s from import to answer"
-    lines.append(line + (f"; {second.title} {seconds(second.start)} s" if second else ""))
+    line = f"a command that starts for one answer: {best.title}, {duration(best.start)} from import to answer"
+    lines.append(line + (f"; {second.title} {duration(second.start)}" if second else ""))
     for calls in (1_000, 100_000):
         best, second = _best(candidates, lambda c, calls=calls: c.total(calls))  # type: ignore[misc]
-        line = f"a job of {calls:,} calls in a fresh process: {best.title}, {seconds(best.total(calls))} s"
-        lines.append(line + (f"; {second.title} {seconds(second.total(calls))} s" if second else ""))
+        line = f"a job of {calls:,} calls in a fresh process: {best.title}, {duration(best.total(calls))}"
+        lines.append(line + (f"; {second.title} {duration(second.total(calls))}" if second else ""))
     sized = [c for c in candidates if c.peak]
     if sized:
         best, second = _best(sized, lambda c: c.peak)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -30,6 +31,20 @@ def _resolve(name: str) -> Any:
     return found
 
 
+def _no_initialisation() -> Any:
+    """Leaves parameters as allocated: drawing random weights that are overwritten would count as loading time."""
+    from torch.overrides import TorchFunctionMode
+
+    class Skip(TorchFunctionMode):  # type: ignore[misc]  # PyTorch is optional, so mypy does not follow it
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if getattr(function, "__module__", None) == "torch.nn.init":
+                return kwargs.get("tensor", args[0] if args else None)
+            return function(*args, **kwargs)
+
+    return Skip()
+
+
 def build(spec: dict[str, Any]) -> tuple[Any, tuple[Any, ...] | None]:
     """The module in evaluation mode and, when its factory gives them, its example inputs.
 
@@ -46,7 +61,8 @@ def build(spec: dict[str, Any]) -> tuple[Any, tuple[Any, ...] | None]:
     torch.manual_seed(0)
     made = _resolve(name)
     if not isinstance(made, torch.nn.Module) or isinstance(made, type):
-        made = made(**spec.get("arguments", {}))
+        with _no_initialisation() if spec.get("state") else contextlib.nullcontext():
+            made = made(**spec.get("arguments", {}))
     module, inputs = made if isinstance(made, tuple) else (made, None)
     if spec.get("state"):
         module.load_state_dict(torch.load(spec["state"], mmap=True, weights_only=True))
