@@ -54,7 +54,11 @@ class Compiled:
         scratch = np.full(self.kernel.scratch + 128, 0xCD, np.uint8)
         aligned = scratch[(-scratch.ctypes.data) % 64 :]
         args = [ctypes.c_int64(lo), ctypes.c_int64(hi), *(ctypes.c_void_p(a.ctypes.data) for a in (aligned, *arrays))]
-        return lambda: function(*args)
+
+        def call(keep_alive: Array = aligned) -> None:
+            function(*args)
+
+        return call
 
     def time(self, *arrays: Array, repeat: int = 7, seconds: float = 0.05) -> float:
         """Best seconds of one call over all the work, on one thread."""
