@@ -106,8 +106,15 @@ class Resize(Loops):
     def taps(self, shape: tuple[int, ...]) -> tuple[tuple[Array, Array], ...]:
         """`resize_taps` of each spatial axis for an input of `shape`."""
         scales = self.scales or (None,) * len(self.size)
-        axes = zip(shape[2:], self.size, scales, strict=True)
-        return tuple(resize_taps(size, out, self.mode, self.coordinates, scale) for size, out, scale in axes)
+        found = []
+        for size, out, scale in zip(shape[2:], self.size, scales, strict=True):
+            # PyTorch sets a stated scale aside where the extents say it all: linear when they are equal, and
+            # "nearest" of images (two spatial axes, no other number of them) when they are equal or double
+            plain = self.mode == "linear" and out == size
+            if self.mode == "nearest" and self.coordinates == "asymmetric" and len(self.size) == 2:
+                plain = out in (size, 2 * size)
+            found.append(resize_taps(size, out, self.mode, self.coordinates, None if plain else scale))
+        return tuple(found)
 
     def reference(self, x: Array) -> Array:
         y = widened(x)

@@ -49,9 +49,7 @@ def _ceil_pads(op, x):
     dilations = getattr(op, "dilations", ()) or (1,) * len(op.kernel)
     return tuple(
         (lo, max(0, (o - 1) * s + d * (k - 1) + 1 - lo - n))
-        for n, o, k, s, (lo, _), d in zip(
-            x.shape[2:], extents, op.kernel, op.strides, op.pads, dilations, strict=True
-        )
+        for n, o, k, s, (lo, _), d in zip(x.shape[2:], extents, op.kernel, op.strides, op.pads, dilations, strict=True)
     )
 
 
@@ -83,7 +81,7 @@ def max_pool(op, x):
 
 @twin
 def avg_pool(op, x):
-    if op.rounding != "ceil_mxnet" and all(lo == hi for lo, hi in op.pads):
+    if op.rounding != "ceil_mxnet" and all(lo == hi <= k // 2 for (lo, hi), k in zip(op.pads, op.kernel, strict=True)):
         fn = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[x.ndim - 3]
         ceil = op.rounding == "ceil_torch"
         return fn(x, op.kernel, op.strides, [lo for lo, _ in op.pads], ceil, op.count_include_pad)
