@@ -9,7 +9,7 @@ import numpy as np
 
 from diptych import compiler
 from diptych.errors import InputError
-from diptych.ir import Graph, TensorType, dtype_of
+from diptych.ir import Graph, TensorType, dtype_of, numpy_dtype
 from diptych.runtime.cache import default_cache
 from diptych.runtime.executable import Executable
 from diptych.targets import host
@@ -190,7 +190,14 @@ class Model:
         """Write the graph, its weights and a test vector to one file; `diptych.open` reads it."""
         from diptych.artifact import write
 
-        write(path, self.graph)
+        rng = np.random.default_rng(0)
+        given = {}
+        for name, t in self.graph.input_types().items():
+            sample = rng.standard_normal(t.shape) if t.dtype[0] == "f" else rng.integers(0, 2, t.shape)
+            given[name] = sample.astype(numpy_dtype(t.dtype))
+        result = self._main.call(*given.values())
+        outs = result if isinstance(result, tuple) else (result,)
+        write(path, self.graph, given, dict(zip(self.output_names, outs, strict=True)))
 
 
 def _leaves(x: Any) -> Any:
