@@ -11,7 +11,9 @@ import numpy as np
 from diptych.errors import TypeRuleError
 from diptych.ops.base import Arg, Loops, S, op
 from diptych.ops.conv import ConvTranspose
+from diptych.ops.indexing import OneHot
 from diptych.ops.rules import along_axis, floats, narrowed, per_axis, widened
+from diptych.ops.scan import ArgMax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -345,3 +347,21 @@ class AdaptiveMaxPool(Loops):
             rows = np.moveaxis(y, axis, 0)
             y = np.stack([rows[a:b].max(0) for a, b in adaptive_bounds(y.shape[axis], out)], axis)
         return y
+
+    def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
+                 ) -> tuple[Value | None, ...]:  # fmt: skip
+        """Window by window: the first of equal maxima takes the gradient of its cell."""
+        (x,), (dy,) = xs, dys
+        bounds = [adaptive_bounds(d, o) for d, o in zip(x.shape[2:], self.output_size, strict=True)]
+        total: Value | None = None
+        for cell in product(*map(range, self.output_size)):
+            spans = [b[i] for b, i in zip(bounds, cell, strict=True)]
+            window = g.slice(x, [0, 0, *(a for a, _ in spans)], [*x.shape[:2], *(b for _, b in spans)])
+            size = prod(window.shape[2:])
+            best = g.emit(ArgMax(axis=2), g.reshape(window, (*x.shape[:2], size)))
+            share = g.slice(dy, [0, 0, *cell], [*x.shape[:2], *(i + 1 for i in cell)])
+            share = g.mul(g.emit(OneHot(size, dtype=x.dtype), best), g.reshape(share, (*x.shape[:2], 1)))
+            pads = [(a, d - b) for (a, b), d in zip(spans, x.shape[2:], strict=True)]
+            part = g.pad(g.reshape(share, window.shape), [(0, 0), (0, 0), *pads])
+            total = part if total is None else g.add(total, part)
+        return (total,)

@@ -89,5 +89,5 @@ def test_gradient(name, sample):
 
 def test_every_differentiable_operator_is_covered():
     names = {c.values[0] for c in DIFFERENTIABLE}
-    assert names >= {"mat_mul", "conv", "conv_transpose", "max_pool", "avg_pool", "lp_pool", "adaptive_avg_pool",
+    assert names >= {"mat_mul", "conv", "conv_transpose", "max_pool", "avg_pool", "lp_pool", "adaptive_avg_pool", "adaptive_max_pool",
                      "resize", "layer_norm", "softmax", "log_softmax", "sort", "top_k"}  # fmt: skip
