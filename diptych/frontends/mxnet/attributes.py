@@ -20,7 +20,7 @@ MAX_LENGTH = 1 << 20
 MAX_DEPTH = 8
 
 _INTEGER = re.compile(r"[+-]?\d{1,40}(?=L?$)")  # more digits are no integer MXNet can hold
-_REAL = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|infinity|nan)$", re.IGNORECASE)
+_REAL = re.compile(r"[+-]?(\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|infinity|nan)$", re.IGNORECASE)
 _TOKEN = re.compile(r"\s*(?:(?P<punct>[()\[\],])|(?P<quote>'[^'\\]*'|\"[^\"\\]*\")|(?P<word>[^\s()\[\],'\"]+))")
 _TRUE = frozenset({"true", "1"})
 _FALSE = frozenset({"false", "0"})

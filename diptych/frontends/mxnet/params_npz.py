@@ -28,6 +28,10 @@ MAX_HEADER = 1 << 14
 MAX_GROWTH = 64
 FREE_GROWTH = 64 << 20
 
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError, LookupError,
+)  # fmt: skip
+
 _TYPE = re.compile(r"([<>|=]?)([fiub])([1248])$")
 _BFLOAT16 = [("bfloat16", "<u2")]
 _SPARSE_PARTS = {
@@ -98,7 +102,7 @@ def read_npy(file: IO[bytes], size: int, what: str) -> Array | BFloat16:
 
 
 def _check_archive(archive: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
-    entries = [e for e in archive.infolist() if not e.is_dir()]
+    entries = [e for e in archive.infolist() if not e.filename.endswith("/")]
     names = {e.filename for e in entries}
     if len(names) != len(entries):
         raise FormatError("the archive holds two members of one name")
@@ -188,14 +192,5 @@ def read_npz(file: IO[bytes], size: int) -> dict[str, ParamValue]:
             return out
     except FormatError:
         raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        OSError,
-    ) as e:
+    except _DAMAGED as e:  # what zipfile raises, on purpose or not, for archives that are not whole
         raise FormatError(f"the archive is damaged ({e})") from None
