@@ -41,7 +41,11 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class ContractParams:
-    """Everything the code of a contraction depends on. Operands: x, weights, epilogue operands ..., out."""
+    """Everything the code of a contraction depends on. Operands: x, weights, epilogue operands ..., out.
+
+    Pixels are numbered row by row. A side whose rows follow one another densely is walked with one stride; for any
+    other a table of pixel offsets is written into the code, so register tiles may cross from row to row.
+    """
 
     batch: tuple[int, ...]
     rows: int
@@ -60,10 +64,9 @@ class ContractParams:
     epilogue: Expr  # register 0 is the sum
     sides: tuple[Side, ...]  # epilogue operands 1..
     # -- the schedule ---------------------------------------------------------------------------------------------
-    tiles: tuple[tuple[int, int], ...]  # column tiles: (columns, how many of them), at most two entries
+    tiles: tuple[tuple[int, int], ...]  # register tiles: (pixels, how many of them), at most two entries
     panels_per_tile: int
-    tiles_per_block: int  # a work item covers this many column tiles ...
-    rows_per_block: int  # ... and this many rows
+    tiles_per_block: int  # a work item covers this many tiles
     k_chunk: int  # blocks of reduction elements per pass
     panel_outer: bool  # work items of one panel group are neighbours (weights stay in cache), else of one pixel block
 
@@ -77,12 +80,12 @@ class ContractParams:
         return -(-self.panels // self.panels_per_tile)
 
     @property
-    def column_tiles(self) -> int:
+    def pixel_tiles(self) -> int:
         return sum(count for _, count in self.tiles)
 
     @property
     def pixel_blocks(self) -> int:
-        return -(-self.column_tiles // self.tiles_per_block) * -(-self.rows // self.rows_per_block)
+        return -(-self.pixel_tiles // self.tiles_per_block)
 
     @property
     def work(self) -> int:
@@ -110,28 +113,24 @@ class _Emitter:
     # -- the loop nest over work items ----------------------------------------------------------------------------
     def emit(self) -> None:
         fn, p = self.fn, self.p
-        row_blocks = -(-p.rows // p.rows_per_block)
-        tile_blocks = -(-p.column_tiles // p.tiles_per_block)
-        extents = [*p.batch, p.groups, row_blocks, tile_blocks] if p.panel_outer else [
-            *p.batch, row_blocks, tile_blocks, p.groups]  # fmt: skip
+        last_two = [p.groups, p.pixel_blocks] if p.panel_outer else [p.pixel_blocks, p.groups]
         with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
-            where = fn.unravel(item, extents)
-            batch, rest = where[: len(p.batch)], where[len(p.batch) :]
-            group, rb, tb = rest if p.panel_outer else (rest[2], rest[0], rest[1])
+            *batch, first, second = fn.unravel(item, [*p.batch, *last_two])
+            group, pixel_block = (first, second) if p.panel_outer else (second, first)
             full, left = divmod(p.panels, p.panels_per_tile)
             if not left:
-                self.block(batch, group, rb, tb, p.panels_per_tile)
+                self.block(batch, group, pixel_block, p.panels_per_tile)
             elif not full:
-                self.block(batch, group, rb, tb, left)
+                self.block(batch, group, pixel_block, left)
             else:
                 last = fn.b.icmp_signed("==", group, fn.index(full))
                 with fn.b.if_else(last) as (then, otherwise):
                     with then:
-                        self.block(batch, group, rb, tb, left)
+                        self.block(batch, group, pixel_block, left)
                     with otherwise:
-                        self.block(batch, group, rb, tb, p.panels_per_tile)
+                        self.block(batch, group, pixel_block, p.panels_per_tile)
 
-    def block(self, batch: list[ir.Value], group: ir.Value, rb: ir.Value, tb: ir.Value, panels: int) -> None:
+    def block(self, batch: list[ir.Value], group: ir.Value, pixel_block: ir.Value, panels: int) -> None:
         """One work item: all reduction chunks over its pixels."""
         fn, p = self.fn, self.p
         panel0 = fn.imul(group, p.panels_per_tile)
@@ -141,50 +140,69 @@ class _Emitter:
             fn.at(pointer, fn.iadd(fn.dot(batch, side.batch), fn.imul(panel0, side.panel)))
             for pointer, side in zip(self.pointers[2:], (*p.sides, p.out), strict=True)
         ]
-        r0 = fn.imul(rb, p.rows_per_block)
-        r1 = fn.imin(fn.iadd(r0, p.rows_per_block), p.rows) if p.rows % p.rows_per_block else fn.iadd(r0, p.rows_per_block)
-        t0 = fn.imul(tb, p.tiles_per_block)
-        t1 = fn.imin(fn.iadd(t0, p.tiles_per_block), p.column_tiles)
-        with fn.loop(0, self.k_chunks, name="chunk") as chunk, fn.loop(r0, r1, name="row") as row:
-            start, col = 0, 0
+        t0 = fn.imul(pixel_block, p.tiles_per_block)
+        t1 = fn.imin(fn.iadd(t0, p.tiles_per_block), p.pixel_tiles)
+        with fn.loop(0, self.k_chunks, name="chunk") as chunk:
+            start, pixel0 = 0, 0
             for width, count in p.tiles:
                 lo = fn.imax(t0, start) if start else t0
                 hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
                 with fn.loop(lo, hi, name="tile") as tile:
-                    column = fn.iadd(fn.imul(fn.isub(tile, start), width), col)
-                    self.tile(x, w, bases, chunk, row, column, width, panels, panel0)
+                    pixel = fn.iadd(fn.imul(fn.isub(tile, start), width), pixel0)
+                    self.tile(x, w, bases, chunk, pixel, width, panels, panel0)
                 start += count
-                col += width * count
+                pixel0 += width * count
+
+    def pixels(self, base: ir.Value, side: Side, pixel: ir.Value, width: int) -> list[ir.Value]:
+        """Addresses of `width` pixels from number `pixel` on."""
+        fn, p = self.fn, self.p
+        if p.rows == 1 or side.row == side.col * p.cols:
+            first = fn.at(base, fn.imul(pixel, side.col))
+            return [fn.at(first, i * side.col) for i in range(width)]
+        offsets = [r * side.row + c * side.col for r in range(p.rows) for c in range(p.cols)]
+        table = self.table(f"pixels.{p.rows}.{p.cols}.{side.row}.{side.col}", offsets)
+        return [
+            fn.at(base, fn.load(fn.at(table, fn.iadd(pixel, i), "i64"), "i64").ir) for i in range(width)
+        ]
 
     # -- one register tile ----------------------------------------------------------------------------------------
-    def tile(self, x: ir.Value, w: ir.Value, bases: list[ir.Value], chunk: ir.Value, row: ir.Value,
-             column: ir.Value, width: int, panels: int, panel0: ir.Value) -> None:  # fmt: skip
+    def tile(self, x: ir.Value, w: ir.Value, bases: list[ir.Value], chunk: ir.Value, pixel: ir.Value,
+             width: int, panels: int, panel0: ir.Value) -> None:  # fmt: skip
         fn, p = self.fn, self.p
-        at = [
-            fn.at(base, fn.iadd(fn.imul(row, side.row), fn.imul(column, side.col)))
-            for base, side in zip(bases, (*p.sides, p.out), strict=True)
-        ]
-        x = fn.at(x, fn.iadd(fn.imul(row, p.x.row), fn.imul(column, p.x.col)))
+        xs = self.pixels(x, p.x, pixel, width)
         zero = ir.Constant(self.vec, [0.0] * self.lanes)
         acc = [[[fn.var(self.vec, zero) for _ in range(self.vectors)] for _ in range(panels)] for _ in range(width)]
         masked = bool(p.n % PANEL) and not p.padded
         is_last = fn.b.icmp_signed("==", panel0, fn.index(p.panels - panels)) if masked else None
+
+        def out() -> list[ir.Value]:
+            return self.pixels(bases[-1], p.out, pixel, width)
+
         if self.k_chunks > 1:
             with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
-                self.masked(is_last, lambda tail: self.reload(acc, at[-1], tail))
+                self.masked(is_last, lambda tail: self.reload(acc, out(), tail))
         first = fn.imul(chunk, p.k_chunk)
         if p.k_blocks:
             stop = fn.imin(fn.iadd(first, p.k_chunk), p.k_blocks) if self.k_chunks > 1 else fn.index(p.k_blocks)
             with fn.loop(first, stop, name="kb") as kb:
-                self.multiply(x, w, acc, kb, PANEL)
+                self.multiply(xs, w, acc, kb, PANEL)
+
+        def last_pass() -> None:
+            if p.k_tail:
+                skip = p.k_blocks * len(p.taps) * PANEL * PANEL
+                self.multiply([fn.at(a, p.k_blocks * p.x_block) for a in xs], fn.at(w, skip), acc, 0, p.k_tail)
+            sides = (*p.sides, p.out)
+            self.masked(is_last, lambda tail: self.store_final(
+                acc, [self.pixels(base, side, pixel, width) for base, side in zip(bases, sides, strict=True)], tail))
+
         if self.k_chunks == 1:
-            self.last_pass(x, w, acc, at, is_last)
+            last_pass()
         else:
             with fn.b.if_else(fn.b.icmp_signed("==", chunk, fn.index(self.k_chunks - 1))) as (then, otherwise):
                 with then:
-                    self.last_pass(x, w, acc, at, is_last)
+                    last_pass()
                 with otherwise:
-                    self.masked(is_last, lambda tail: self.store_raw(acc, at[-1], tail))
+                    self.masked(is_last, lambda tail: self.store_raw(acc, out(), tail))
 
     def masked(self, is_last: ir.Value | None, write: object) -> None:
         """Call `write(tail)` in a branch each for whole panels and for the cut-off last one."""
@@ -198,46 +216,44 @@ class _Emitter:
             with otherwise:
                 write(False)
 
-    def multiply(self, x: ir.Value, w: ir.Value, acc: list, kb: Index, depth: int) -> None:  # type: ignore[type-arg]
+    def multiply(self, xs: list[ir.Value], w: ir.Value, acc: list, kb: Index, depth: int) -> None:  # type: ignore[type-arg]
         """acc += x block * w block, over all taps; `depth` reduction elements."""
         fn, p = self.fn, self.p
-        per_tap = depth * PANEL
         wb = fn.at(w, fn.imul(kb, len(p.taps) * PANEL * PANEL))
-        xb = fn.at(x, fn.imul(kb, p.x_block))
+        xs = [fn.at(x, fn.imul(kb, p.x_block)) for x in xs]
         if len(p.taps) == 1:
-            self.rank_updates(fn.at(xb, p.taps[0]), wb, acc, depth)
+            self.rank_updates([fn.at(x, p.taps[0]) for x in xs], wb, acc, depth)
             return
-        table = self.tap_table()
+        table = self.table("taps." + fn.function.name, list(p.taps))
         with fn.loop(0, len(p.taps), name="tap") as tap:
             offset = fn.load(fn.at(table, tap, "i64"), "i64").ir
-            self.rank_updates(fn.at(xb, offset), fn.at(wb, fn.imul(tap, per_tap)), acc, depth)
+            self.rank_updates([fn.at(x, offset) for x in xs], fn.at(wb, fn.imul(tap, depth * PANEL)), acc, depth)
 
-    def tap_table(self) -> ir.Value:
-        """The taps' offsets as a constant in the module."""
-        taps = self.p.taps
-        t = ir.ArrayType(ir.IntType(64), len(taps))
-        name = self.fn.function.name + ".taps"
-        table = self.fn.module.globals.get(name)
-        if table is None:
-            table = ir.GlobalVariable(self.fn.module, t, name)
-            table.initializer = ir.Constant(t, list(taps))
-            table.global_constant = True
-            table.linkage = "internal"
-        return table
+    def table(self, name: str, values: list[int]) -> ir.Value:
+        """A constant table of offsets in the module, written once."""
+        found = self.fn.module.globals.get(name)
+        if found is None:
+            t = ir.ArrayType(ir.IntType(64), len(values))
+            found = ir.GlobalVariable(self.fn.module, t, name)
+            found.initializer = ir.Constant(t, values)
+            found.global_constant = True
+            found.linkage = "internal"
+        return found
 
-    def rank_updates(self, x: ir.Value, w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
+    def rank_updates(self, xs: list[ir.Value], w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
         """`depth` rank-1 updates, a few per turn of a loop: enough to hide the loop, little to compile."""
         fn, p = self.fn, self.p
         whole = depth - depth % _UNROLL
         if depth <= _UNROLL:
-            self.rank_update(x, w, acc, depth)
+            self.rank_update(xs, w, acc, depth)
             return
         with fn.loop(0, whole, _UNROLL, name="k") as k:
-            self.rank_update(fn.at(x, fn.imul(k, p.x_k)), fn.at(w, fn.imul(k, PANEL)), acc, _UNROLL)
+            step = fn.imul(k, p.x_k)
+            self.rank_update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), acc, _UNROLL)
         if whole < depth:
-            self.rank_update(fn.at(x, whole * p.x_k), fn.at(w, whole * PANEL), acc, depth - whole)
+            self.rank_update([fn.at(x, whole * p.x_k) for x in xs], fn.at(w, whole * PANEL), acc, depth - whole)
 
-    def rank_update(self, x: ir.Value, w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
+    def rank_update(self, xs: list[ir.Value], w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
         fn, p = self.fn, self.p
         width, panels = len(acc), len(acc[0])
         sums = [[[v.get() for v in panel] for panel in pixel] for pixel in acc]
@@ -250,7 +266,7 @@ class _Emitter:
                 for q in range(panels)
             ]
             for i in range(width):
-                xv = fn.splat(fn.load(fn.at(x, i * p.x.col + k * p.x_k)), self.lanes)
+                xv = fn.splat(fn.load(fn.at(xs[i], k * p.x_k)), self.lanes)
                 for q in range(panels):
                     for v in range(self.vectors):
                         sums[i][q][v] = fn.fma(xv, ws[q][v], Val(sums[i][q][v], "f32", self.lanes)).ir
@@ -260,16 +276,6 @@ class _Emitter:
                     var.set(value)
 
     # -- leaving the registers ------------------------------------------------------------------------------------
-    def last_pass(self, x: ir.Value, w: ir.Value, acc: list, at: list[ir.Value],  # type: ignore[type-arg]
-                  is_last: ir.Value | None) -> None:  # fmt: skip
-        p = self.p
-        if p.k_tail:
-            fn = self.fn
-            self.multiply(
-                fn.at(x, p.k_blocks * p.x_block), fn.at(w, p.k_blocks * len(p.taps) * PANEL * PANEL), acc, 0, p.k_tail
-            )
-        self.masked(is_last, lambda tail: self.store_final(acc, at, tail))
-
     def each(self, acc: list, tail: bool):  # type: ignore[type-arg, no-untyped-def]
         """(pixel, panel, vector, variable, mask or None); vectors wholly outside are left out."""
         keep = self.p.n % PANEL
@@ -286,8 +292,8 @@ class _Emitter:
                         )
                     yield i, q, v, var, mask
 
-    def address(self, pointer: ir.Value, side: Side, i: int, q: int, v: int) -> ir.Value:
-        return self.fn.at(pointer, i * side.col + q * side.panel + v * self.lanes * side.lane)
+    def address(self, pixels: list[ir.Value], side: Side, i: int, q: int, v: int) -> ir.Value:
+        return self.fn.at(pixels[i], q * side.panel + v * self.lanes * side.lane)
 
     def load(self, address: ir.Value, mask: ir.Value | None) -> Val:
         if mask is None:
@@ -303,20 +309,20 @@ class _Emitter:
         name = f"llvm.masked.store.v{self.lanes}f32.p0"
         self.fn.intrinsic(name, ir.VoidType(), [value, address, ir.Constant(I32, 4), mask])
 
-    def reload(self, acc: list, out: ir.Value, tail: bool) -> None:  # type: ignore[type-arg]
+    def reload(self, acc: list, out: list[ir.Value], tail: bool) -> None:  # type: ignore[type-arg]
         for i, q, v, var, mask in self.each(acc, tail):
             var.set(self.load(self.address(out, self.p.out, i, q, v), mask).ir)
 
-    def store_raw(self, acc: list, out: ir.Value, tail: bool) -> None:  # type: ignore[type-arg]
+    def store_raw(self, acc: list, out: list[ir.Value], tail: bool) -> None:  # type: ignore[type-arg]
         for i, q, v, var, mask in self.each(acc, tail):
             self.store(var.get(), self.address(out, self.p.out, i, q, v), mask)
 
-    def store_final(self, acc: list, at: list[ir.Value], tail: bool) -> None:  # type: ignore[type-arg]
+    def store_final(self, acc: list, at: list[list[ir.Value]], tail: bool) -> None:  # type: ignore[type-arg]
         p = self.p
         for i, q, v, var, mask in self.each(acc, tail):
             values = [Val(var.get(), "f32", self.lanes)]
-            for pointer, side in zip(at[:-1], p.sides, strict=True):
-                address = self.address(pointer, side, i, q, v)
+            for pixels, side in zip(at[:-1], p.sides, strict=True):
+                address = self.address(pixels, side, i, q, v)
                 values.append(self.load(address, mask) if side.lane else self.fn.load(address))
             result = evaluate(self.math, p.epilogue, values)[0]
             self.store(result.ir, self.address(at[-1], p.out, i, q, v), mask)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diptych.targets.base import Target
 
-__all__ = ["PANEL", "Tiling", "choose", "column_tiles"]
+__all__ = ["PANEL", "Tiling", "choose", "pixel_tiles"]
 
 PANEL = 16
 
@@ -20,13 +20,12 @@ class Tiling:
     tiles: tuple[tuple[int, int], ...]
     panels_per_tile: int
     tiles_per_block: int
-    rows_per_block: int
     k_chunk: int
     panel_outer: bool
 
 
-def column_tiles(cols: int, most: int, vectors: int) -> tuple[tuple[int, int], ...]:
-    """Cut `cols` columns into tiles of at most two widths <= `most` with the least time in the registers.
+def pixel_tiles(cols: int, most: int, vectors: int) -> tuple[tuple[int, int], ...]:
+    """Cut `cols` pixels into tiles of at most two widths <= `most` with the least time in the registers.
 
     A tile of w columns and `vectors` accumulators a column costs max(w * vectors, 8) FMA slots per reduction
     element (below 8 the latency of the FMA shows) plus a little per tile for its loads and its loop.
@@ -51,22 +50,18 @@ def column_tiles(cols: int, most: int, vectors: int) -> tuple[tuple[int, int], .
     return best[1]
 
 
-def choose(target: Target, *, batch: int, rows: int, cols: int, panels: int, k: int, taps: int) -> Tiling:
-    """Tile and block a contraction of `batch` products, each rows x cols pixels by panels*16 channels, k*taps deep."""
+def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps: int) -> Tiling:
+    """Tile and block a contraction of `batch` products, each of `pixels` by panels*16 channels, k*taps deep."""
     lanes = min(PANEL, target.lanes(4))
     per_panel = PANEL // lanes
     # As many panels per tile as it takes to fill the FMA pipelines when there are few pixels.
-    pixels = cols
     group = 2 if per_panel == 1 else 1
-    while group < panels and group * 2 * per_panel * (min(pixels, 8) + 1) < target.registers and \
-            group * per_panel * pixels < 8:  # fmt: skip
+    while group < panels and group * per_panel * pixels < 8 and group * 2 * per_panel * (pixels + 1) < target.registers:
         group *= 2
     group = min(group, panels)
-    if group == 2 and per_panel == 1 and panels % 2 and pixels > 8:
-        group = 1 if panels < 4 else 2
     most = max(1, (target.registers - per_panel * group - 1) // (per_panel * group))
-    tiles = column_tiles(cols, min(most, 28), per_panel * group)
-    column_count = sum(c for _, c in tiles)
+    tiles = pixel_tiles(pixels, min(most, 28), per_panel * group)
+    count = sum(c for _, c in tiles)
 
     # One chunk of packed weights of a panel group stays in L1 beside the pixels that stream past.
     k_blocks = k // PANEL
@@ -77,31 +72,18 @@ def choose(target: Target, *, batch: int, rows: int, cols: int, panels: int, k: 
     else:
         k_chunk = max(1, k_blocks)
 
-    x_bytes = rows * cols * k * 4
+    x_bytes = pixels * k * 4
     w_bytes = panels * PANEL * k * taps * 4
     groups = -(-panels // group)
     # Pixels of a work item: their part of x within a third of L2, and enough items for every thread.
     budget = max(1, target.l2 // 3 // max(1, k * 4))
-    tile_width = tiles[0][0]
-    if rows == 1:
-        tiles_per_block = max(1, min(column_count, budget // tile_width))
-        rows_per_block = 1
-    else:
-        tiles_per_block = column_count
-        rows_per_block = max(1, min(rows, budget // cols))
+    per_block = max(1, min(count, budget // tiles[0][0]))
 
-    def items(tpb: int, rpb: int) -> int:
-        return batch * groups * -(-column_count // tpb) * -(-rows // rpb)
-
-    def balanced(n: int) -> bool:
+    def balanced(blocks: int) -> bool:
+        n = batch * groups * blocks
         return n % 8 == 0 or n >= 48 or (n % 4 == 0 and n >= 12)
 
-    while not balanced(items(tiles_per_block, rows_per_block)) and (tiles_per_block > 4 or rows_per_block > 1):
-        if rows > 1 and rows_per_block > 1:
-            rows_per_block -= 1
-        elif rows == 1 and tiles_per_block > 4:
-            tiles_per_block -= 1
-        else:
-            break
+    while not balanced(-(-count // per_block)) and per_block > 4:
+        per_block -= 1
     panel_outer = w_bytes > 2 * x_bytes or (x_bytes < target.l2 // 2 and w_bytes > target.l2 // 2)
-    return Tiling(tiles, group, tiles_per_block, rows_per_block, k_chunk, panel_outer)
+    return Tiling(tiles, group, per_block, k_chunk, panel_outer)

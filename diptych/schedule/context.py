@@ -27,12 +27,13 @@ __all__ = ["Buffer", "Call", "Context"]
 
 @dataclass(slots=True)
 class Buffer:
-    """A stretch of memory: kind is "input", "output", "weights" or "temp"; `index` counts inputs and outputs."""
+    """A stretch of memory: kind is "input", "output", "weights", "temp" or "halo"; `index` counts inputs and outputs."""
 
     kind: str
     nbytes: int
     index: int = -1
     array: Array | None = None  # of weights
+    halo: tuple[object, ...] = ()  # of halo buffers: geometry; equal ones can share memory, their borders coincide
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Context:
     views: dict[int, View] = field(default_factory=dict)
     producer: dict[int, Node] = field(default_factory=dict)
     results: dict[int, View] = field(default_factory=dict)  # graph outputs -> where they must end up
+    halos: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # values with a zero border
+    placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, start): operands made in place
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------

@@ -101,13 +101,13 @@ def lower_matmul(ctx: Context, group: Group) -> None:
         return Side(tuple(walk[:-1]), 0, walk[-1], PANEL * lane, lane)
 
     panels = -(-n // PANEL)
-    t = choose(ctx.target, batch=prod(outer), rows=1, cols=cols, panels=panels, k=k, taps=1)
+    t = choose(ctx.target, batch=prod(outer), pixels=cols, panels=panels, k=k, taps=1)
     sk = a.strides[-1]
     params = ContractParams(
         outer, 1, cols, n, k // PANEL, k % PANEL, (0,), side(merged[0], 0), PANEL * sk, sk, tuple(merged[1][:-1]),
         w_panel, side(merged[-1], 1), False, expr,
         tuple(side(m, v.strides[-1]) for m, v in zip(merged[2:-1], views, strict=True)),
-        t.tiles, t.panels_per_tile, t.tiles_per_block, t.rows_per_block, t.k_chunk, t.panel_outer,
+        t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer,
     )  # fmt: skip
     args = [a, w, *views, target]
     flops = 2.0 * prod(out.shape) * k
@@ -164,7 +164,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
     x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
     o, c, kh, kw = w.shape
     if any(p != (0, 0) for p in at["pads"]):
-        x = pad_spatial(ctx, x, at["pads"], plain)
+        x = pad_spatial(ctx, x, at["pads"], plain, ctx.halos.get(node.inputs[0]))
     (sh, sw), (dh, dw) = at["strides"], at["dilations"]
     xs = x.strides
     row, col = (xs[2], xs[3])
@@ -189,20 +189,13 @@ def lower_conv(ctx: Context, group: Group) -> None:
     x_side = Side((xs[0], 0 if plain else c // PANEL * xs[1]), row * sh, col * sw, 0)
     if groups == 1:
         x_side = replace(x_side, batch=(xs[0], 0))
-    rows, cols = oh, ow
-    every = [x_side, *sides, out_side]
-    if all(s.row == s.col * cols for s in every):
-        rows, cols = 1, oh * ow
-        every = [replace(s, row=0) for s in every]
-    x_side, *sides, out_side = every
     x_block, x_k = (0, xs[1]) if plain else (xs[1], xs[4])
-    depth = c
-    t = choose(ctx.target, batch=n * groups, rows=rows, cols=cols, panels=panels, k=depth, taps=len(taps))
+    t = choose(ctx.target, batch=n * groups, pixels=oh * ow, panels=panels, k=c, taps=len(taps))
     blocks, tail = (0, c) if plain else divmod(c, PANEL)
     params = ContractParams(
-        (n, groups), rows, cols, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
+        (n, groups), oh, ow, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
         (0, panels * packed.shape[-1]), packed.shape[-1], out_side, True, expr, tuple(sides),
-        t.tiles, t.panels_per_tile, t.tiles_per_block, t.rows_per_block, t.k_chunk, t.panel_outer,
+        t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer,
     )  # fmt: skip
     args = [x, weights, *views, out]
     cost = 2.0 * prod(out.shape) * c * len(taps) / _FLOPS_PER_NS
@@ -214,8 +207,14 @@ def _conv_side(view: View, groups: int, panels: int) -> Side:
     return Side((s[0], panels * s[1]), s[2], s[3], s[1], s[4])
 
 
-def pad_spatial(ctx: Context, x: View, pads: Sequence[tuple[int, int]], plain: bool) -> View:
-    """x with zeros around its two spatial axes (blocked: axes 2 and 3 of 5)."""
+def pad_spatial(ctx: Context, x: View, pads: Sequence[tuple[int, int]], plain: bool,
+                halo: Sequence[tuple[int, int]] | None = None) -> View:  # fmt: skip
+    """x with zeros around its two spatial axes (blocked: axes 2 and 3 of 5): a view if it has them already."""
+    if halo is not None and all(p[0] <= h[0] and p[1] <= h[1] for p, h in zip(pads, halo, strict=True)):
+        (top, bottom), (left, right) = pads
+        n, blocks, h, w, lanes = x.shape
+        shape = (n, blocks, h + top + bottom, w + left + right, lanes)
+        return View(x.buffer, x.offset - top * x.strides[2] - left * x.strides[3], shape, x.strides, x.dtype)
     spread = ((0, 0), (0, 0), *pads) if plain else ((0, 0), (0, 0), *pads, (0, 0))
     shape = tuple(d + lo + hi for d, (lo, hi) in zip(x.shape, spread, strict=True))
     out = ctx.temp(shape)

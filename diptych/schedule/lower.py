@@ -13,6 +13,7 @@ from diptych.ops.base import Reduction, attributes
 from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv, lower_matmul
 from diptych.schedule.groups import partition
+from diptych.schedule.placement import place_values
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def lower(graph: Graph, target: Target, fuse: bool = True) -> Context:
             ctx.results[v] = view
         else:
             finals.append((v, view))
+    place_values(ctx, groups)
     for group in groups:
         ctx.group = group
         _rule(ctx, group)
@@ -115,6 +117,9 @@ def _concat(ctx: Context, group: Group) -> None:
     axis, out = attributes(node.op)["axis"], ctx.result(node.outputs[0])
     at = 0
     for v in node.inputs:
+        if (node.outputs[0], at) in ctx.placed:
+            at += ctx.graph.types[v].shape[axis]
+            continue
         x = ctx.view(v)
         starts = tuple(at if i == axis else 0 for i in range(len(x.shape)))
         part = out.slice(starts, (1,) * len(x.shape), x.shape)

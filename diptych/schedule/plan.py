@@ -61,6 +61,16 @@ def make_plan(ctx: Context, threads: int) -> Plan:
     temps = [b for b in first if ctx.buffers[b].kind == "temp"]
     offsets, arena = place([Interval(ctx.buffers[b].nbytes, first[b], last[b]) for b in temps])
     where = {b: (ARENA, at) for b, at in zip(temps, offsets, strict=True)}
+    # Halo buffers share memory only with others of the same geometry, so that nothing ever writes on a border.
+    for geometry in dict.fromkeys(ctx.buffers[b].halo for b in first if ctx.buffers[b].kind == "halo"):
+        alike = [b for b in first if ctx.buffers[b].kind == "halo" and ctx.buffers[b].halo == geometry]
+        slots: list[int] = []  # last step of the latest user of each slot
+        size = -(-ctx.buffers[alike[0]].nbytes // 64) * 64
+        for b in sorted(alike, key=lambda b: first[b]):
+            slot = next((i for i, end in enumerate(slots) if end < first[b]), len(slots))
+            slots[slot:] = [last[b], *slots[slot + 1 :]]
+            where[b] = (ARENA, arena + slot * size)
+        arena += len(slots) * size
 
     blob: list[Array] = []
     size = 0
