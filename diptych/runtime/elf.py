@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from diptych.errors import FormatError
 
-__all__ = ["AARCH64", "X86_64", "ObjectFile", "Relocation", "Section", "Symbol", "parse_object"]
+__all__ = ["AARCH64", "ABSOLUTE", "EXTERNAL", "X86_64", "ObjectFile", "Section", "SymbolTable", "parse_object"]
+
+Array = np.ndarray[Any, Any]
 
 X86_64, AARCH64 = 62, 183  # e_machine
+EXTERNAL, ABSOLUTE = -1, -2
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
-_RELA = struct.Struct("<QIIq")
+_SYMBOL = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
+)
+_RELA = np.dtype([("offset", "<u8"), ("kind", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
 
 _PROGBITS, _SYMTAB, _RELATABLE, _NOBITS, _REL = 1, 2, 4, 8, 9
 _WRITE, _ALLOC, _EXEC, _TLS = 1, 2, 4, 0x400
-_UNDEF, _ABS, _COMMON, _XINDEX = 0, 0xFFF1, 0xFFF2, 0xFFFF
+_ABS = 0xFFF1
 _LIMIT = 1 << 30  # bytes of one section: PC-relative relocations reach 2 GiB
 _ZERO_LIMIT = 1 << 26  # bytes of a zero-filled one: a few bytes of a corrupt file must not take all memory
 
@@ -34,33 +41,47 @@ class Section(NamedTuple):
     executable: bool
 
 
-class Symbol(NamedTuple):
-    """Where a name points: a section index, or None when it is external or absolute."""
+class SymbolTable:
+    """All symbols by number, as arrays; names are decoded when asked for.
 
-    name: str
-    section: int | None
-    value: int
-    external: bool
-    weak: bool = False
+    `section[i]` is the section that holds symbol i, or EXTERNAL, or ABSOLUTE; `value[i]` is the offset in it.
+    """
 
+    def __init__(self, records: Array, names: bytes, section: Array) -> None:
+        self._names = names
+        self._name_at = records["name"]
+        self._binding = records["info"] >> 4
+        self.value: Array = records["value"]
+        self.section = section
 
-class Relocation(NamedTuple):
-    """Patch `section` at `offset` with the address of symbol number `symbol` plus `addend`."""
+    def __len__(self) -> int:
+        return len(self.section)
 
-    section: int
-    offset: int
-    kind: int
-    symbol: int
-    addend: int
+    def name(self, index: int) -> str:
+        """The name of a symbol, "" when it has none."""
+        at = int(self._name_at[index])
+        return _text(self._names, at) if at else ""
+
+    def weak(self, index: int) -> bool:
+        """Whether the symbol may stay undefined (its address is 0 then)."""
+        return bool(self._binding[index] == 2)
+
+    def defined(self) -> dict[str, int]:
+        """The numbers of the symbols that the object offers to others, by name."""
+        numbers = np.flatnonzero((self._binding != 0) & (self.section >= 0))
+        return {self.name(i): i for i in numbers.tolist()}
 
 
 class ObjectFile(NamedTuple):
-    """A parsed object: sections by their index in the file, symbols by theirs."""
+    """A parsed object: sections by their index in the file, and for each its relocations.
+
+    The relocations of a section are a structured array: offset, kind, symbol (its number), addend.
+    """
 
     machine: int
     sections: dict[int, Section]
-    symbols: tuple[Symbol, ...]
-    relocations: tuple[Relocation, ...]
+    symbols: SymbolTable
+    relocations: dict[int, Array]
 
 
 def _bad(what: str) -> FormatError:
@@ -73,15 +94,12 @@ def _slice(code: memoryview, offset: int, size: int, what: str) -> memoryview:
     return code[offset : offset + size]
 
 
-def _text(table: memoryview, offset: int) -> str:
-    if offset >= len(table):
-        raise _bad(f"name at {offset} is outside its string table ({len(table)} bytes)")
-    raw = bytes(table[offset : offset + 4096])
-    end = raw.find(b"\0")
+def _text(table: bytes, offset: int) -> str:
+    end = table.find(b"\0", offset)
     if end < 0:
-        raise _bad("a name has no end")
+        raise _bad(f"the name at {offset} does not end inside its string table ({len(table)} bytes)")
     try:
-        return raw[:end].decode()
+        return table[offset:end].decode()
     except UnicodeDecodeError:
         raise _bad("a name is not UTF-8") from None
 
@@ -101,7 +119,7 @@ def parse_object(code: bytes) -> ObjectFile:
     headers = list(_SECTION.iter_unpack(_slice(view, table, count * entry, "the section table")))
     if headers[names][1] == _NOBITS:
         raise _bad("the table of section names has no content")
-    strings = _slice(view, headers[names][4], headers[names][5], "the table of section names")
+    strings = bytes(_slice(view, headers[names][4], headers[names][5], "the table of section names"))
 
     sections: dict[int, Section] = {}
     symbols_at: int | None = None
@@ -129,56 +147,52 @@ def parse_object(code: bytes) -> ObjectFile:
         data = None if what == _NOBITS else _slice(view, offset, size, f"section {name}")
         sections[i] = Section(name, size, align, data, bool(flags & _WRITE), bool(flags & _EXEC))
 
-    symbols: list[Symbol] = []
-    if symbols_at is not None:
-        symbols = _symbols(view, headers, symbols_at, sections)
+    symbols = _symbols(view, headers, symbols_at, sections)
     relocations = _relocations(view, headers, sections, symbols_at, len(symbols))
-    return ObjectFile(machine, sections, tuple(symbols), tuple(relocations))
+    return ObjectFile(machine, sections, symbols, relocations)
 
 
 def _symbols(
-    view: memoryview, headers: list[tuple[int, ...]], at: int, sections: dict[int, Section]
-) -> list[Symbol]:
+    view: memoryview, headers: list[tuple[int, ...]], at: int | None, sections: dict[int, Section]
+) -> SymbolTable:
+    if at is None:
+        return SymbolTable(np.zeros(0, _SYMBOL), b"", np.zeros(0, np.int64))
     _, _, _, _, offset, size, link, _, _, entry = headers[at]
-    if entry != _SYMBOL.size or size % entry or not 0 < link < len(headers) or headers[link][1] == _NOBITS:
+    if entry != _SYMBOL.itemsize or size % entry or not 0 < link < len(headers) or headers[link][1] == _NOBITS:
         raise _bad("the symbol table is malformed")
-    names = _slice(view, headers[link][4], headers[link][5], "the table of symbol names")
-    out: list[Symbol] = []
-    for name_at, info, _, index, value, extent in _SYMBOL.iter_unpack(_slice(view, offset, size, "the symbol table")):
-        name = _text(names, name_at) if name_at else ""
-        if info & 15 == 6:
-            raise _bad(f"symbol {name}: thread-local storage is not supported")
-        if index in (_COMMON, _XINDEX):
-            raise _bad(f"symbol {name}: section number {index:#x} is not supported")
-        if index == _UNDEF:
-            out.append(Symbol(name, None, 0, external=True, weak=info >> 4 == 2))
-        elif index == _ABS:
-            out.append(Symbol(name, None, value, external=False))
-        elif index in sections:
-            if value > sections[index].size or extent > sections[index].size - value:
-                raise _bad(f"symbol {name}: lies outside section {sections[index].name}")
-            out.append(Symbol(name, index, value, external=False))
-        elif index < len(headers):  # in a section that takes no memory: nothing may refer to it
-            out.append(Symbol(name, None, 0, external=True))
-        else:
-            raise _bad(f"symbol {name}: section number {index} does not exist")
-    return out
+    names = bytes(_slice(view, headers[link][4], headers[link][5], "the table of symbol names"))
+    records = np.frombuffer(_slice(view, offset, size, "the symbol table"), _SYMBOL)
+    index = records["section"].astype(np.int64)
+    if (records["info"] & 15 == 6).any():
+        raise _bad("a symbol is thread-local, which is not supported")
+    if ((index >= len(headers)) & (index != _ABS)).any():
+        raise _bad(f"a symbol is in a section that does not exist or is not supported: {int(index.max()):#x}")
+    # What lies in sections that take no memory is external: nothing may refer to it.
+    section_of = np.full(len(headers), EXTERNAL, np.int64)
+    extent = np.full(len(headers), (1 << 64) - 1, np.uint64)
+    for i, section in sections.items():
+        section_of[i], extent[i] = i, section.size
+    absolute = index == _ABS
+    limit = extent[np.where(absolute, 0, index)]
+    if ((records["value"] > limit) | (records["size"] > limit - records["value"])).any():
+        raise _bad("a symbol lies outside its section")
+    return SymbolTable(records, names, np.where(absolute, ABSOLUTE, section_of[np.where(absolute, 0, index)]))
 
 
 def _relocations(
     view: memoryview, headers: list[tuple[int, ...]], sections: dict[int, Section], table: int | None, symbols: int
-) -> list[Relocation]:
-    out: list[Relocation] = []
+) -> dict[int, Array]:
+    out: dict[int, Array] = {}
     for _, what, _, _, offset, size, link, target, _, entry in headers:
         if what != _RELATABLE or target not in sections:
             continue
         section = sections[target]
-        if entry != _RELA.size or size % entry or link != table:
+        if entry != _RELA.itemsize or size % entry or link != table or target in out:
             raise _bad(f"the relocations of {section.name} are malformed")
         if size and section.data is None:
             raise _bad(f"section {section.name} has no content but relocations")
-        for where, kind, symbol, addend in _RELA.iter_unpack(_slice(view, offset, size, f"relocations of {section.name}")):
-            if where >= section.size or symbol >= symbols:
-                raise _bad(f"a relocation of {section.name} points outside the section or the symbol table")
-            out.append(Relocation(target, where, kind, symbol, addend))
+        records = np.frombuffer(_slice(view, offset, size, f"relocations of {section.name}"), _RELA)
+        if ((records["offset"] >= section.size) | (records["symbol"] >= symbols)).any():
+            raise _bad(f"a relocation of {section.name} points outside the section or the symbol table")
+        out[target] = records
     return out

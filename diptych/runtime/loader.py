@@ -8,13 +8,17 @@ import platform
 import struct
 import weakref
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from diptych.errors import FormatError, UnsupportedError
 from diptych.runtime import relocate
-from diptych.runtime.elf import AARCH64, X86_64, ObjectFile, parse_object
+from diptych.runtime.elf import AARCH64, EXTERNAL, X86_64, ObjectFile, Section, parse_object
 
 __all__ = ["Image", "Layout", "LoadedObject", "advise_huge", "link", "load_object", "machine"]
+
+Array = np.ndarray[Any, Any]
 
 _PAGE = 16384 if platform.machine() in ("arm64", "aarch64") else 4096  # 16 KiB covers 4 and 16 KiB kernels
 _READ, _WRITE, _EXEC = 1, 2, 4
@@ -36,32 +40,30 @@ class Layout:
 
     def __init__(self, obj: ObjectFile) -> None:
         x86 = obj.machine == X86_64
-        calls = relocate.X86_CALLS if x86 else relocate.AARCH64_CALLS
-        got = relocate.X86_GOT if x86 else relocate.AARCH64_GOT
+        self.calls = relocate.X86_CALLS if x86 else relocate.AARCH64_CALLS
+        self.got = relocate.X86_GOT if x86 else relocate.AARCH64_GOT
         self.offsets: dict[int, int] = {}
         self.stubs: dict[int, int] = {}
         self.slots: dict[int, int] = {}
         at = self._place(obj, 0, lambda s: s.executable)
         at = -(-at // 16) * 16
-        for r in obj.relocations:
-            symbol = obj.symbols[r.symbol]
-            if r.kind in calls and symbol.external and r.symbol not in self.stubs:
-                self.stubs[r.symbol] = at
+        for symbol in _referred(obj, self.calls):
+            if obj.symbols.section[symbol] == EXTERNAL:
+                self.stubs[symbol] = at
                 at += relocate.STUB_BYTES
         self.code_end = at = -(-at // _PAGE) * _PAGE
         at = self._place(obj, at, lambda s: not s.executable and not s.writable)
         at = -(-at // 8) * 8
-        for r in obj.relocations:
-            if r.kind in got and r.symbol not in self.slots:
-                self.slots[r.symbol] = at
-                at += 8
+        for symbol in _referred(obj, self.got):
+            self.slots[symbol] = at
+            at += 8
         self.ro_end = at = -(-at // _PAGE) * _PAGE
         at = self._place(obj, at, lambda s: s.writable)
         self.size = max(-(-at // _PAGE) * _PAGE, _PAGE)
         if self.size >= 1 << 31:
             raise FormatError(f"object code: {self.size} bytes of sections; more than 2 GiB cannot be linked")
 
-    def _place(self, obj: ObjectFile, at: int, wanted: Callable[..., bool]) -> int:
+    def _place(self, obj: ObjectFile, at: int, wanted: Callable[[Section], bool]) -> int:
         for i, s in obj.sections.items():
             if wanted(s):
                 if s.executable and s.writable:
@@ -72,6 +74,32 @@ class Layout:
         return at
 
 
+def _referred(obj: ObjectFile, kinds: tuple[int, ...] | None = None) -> list[int]:
+    """The numbers of the symbols that relocations (of these kinds) refer to."""
+    found: set[int] = set()
+    for records in obj.relocations.values():
+        chosen = records if kinds is None else records[np.isin(records["kind"], kinds)]
+        found.update(np.unique(chosen["symbol"]).tolist())
+    return sorted(found)
+
+
+def _addresses(obj: ObjectFile, layout: Layout, base: int, resolve: Callable[[str], int | None]) -> Array:
+    """The address of each symbol; external ones are looked up only when something refers to them."""
+    start = np.zeros(max(obj.sections, default=0) + 3, np.uint64)  # the last two: ABSOLUTE and EXTERNAL by index
+    for i, offset in layout.offsets.items():
+        start[i] = base + offset
+    section = obj.symbols.section
+    addresses: Array = start[section] + obj.symbols.value
+    referred = np.array(_referred(obj), np.int64)
+    for i in referred[section[referred] == EXTERNAL].tolist():
+        name = obj.symbols.name(i)
+        found = resolve(name) if name else None
+        if found is None and not obj.symbols.weak(i):
+            raise FormatError(f"object code: symbol {name!r} is not defined anywhere; pass its address in `symbols`")
+        addresses[i] = found or 0
+    return addresses
+
+
 def link(obj: ObjectFile, layout: Layout, base: int, resolve: Callable[[str], int | None]) -> Image:
     """Lay `obj` out as for address `base` and apply its relocations; nothing is mapped or run."""
     x86 = obj.machine == X86_64
@@ -80,50 +108,30 @@ def link(obj: ObjectFile, layout: Layout, base: int, resolve: Callable[[str], in
     for i, s in obj.sections.items():
         if s.data is not None:
             data[layout.offsets[i] : layout.offsets[i] + s.size] = s.data
-
-    known: dict[int, int] = {}
-
-    def address(index: int) -> int:
-        if index not in known:
-            symbol = obj.symbols[index]
-            if symbol.section is not None:
-                known[index] = base + layout.offsets[symbol.section] + symbol.value
-            elif not symbol.external:
-                known[index] = symbol.value
-            else:
-                found = resolve(symbol.name) if symbol.name else None
-                if found is None and not symbol.weak:
-                    raise FormatError(
-                        f"object code: symbol {symbol.name!r} is not defined anywhere; pass its address in `symbols`"
-                    )
-                known[index] = found or 0
-        return known[index]
-
+    addresses = _addresses(obj, layout, base, resolve)
+    through_stub, through_slot = addresses.copy(), addresses.copy()
     for index, at in layout.slots.items():
-        data[at : at + 8] = struct.pack("<Q", address(index))
+        data[at : at + 8] = struct.pack("<Q", int(addresses[index]))
+        through_slot[index] = base + at
     for index, at in layout.stubs.items():
-        data[at : at + relocate.STUB_BYTES] = relocate.stub(x86, address(index))
+        data[at : at + relocate.STUB_BYTES] = relocate.stub(x86, int(addresses[index]))
+        through_stub[index] = base + at
 
-    calls = relocate.X86_CALLS if x86 else relocate.AARCH64_CALLS
-    got = relocate.X86_GOT if x86 else relocate.AARCH64_GOT
-    for r in obj.relocations:
-        section = obj.sections[r.section]
+    image = np.frombuffer(data, np.uint8)
+    for i, records in obj.relocations.items():
+        section, offset = obj.sections[i], layout.offsets[i]
+        for kind in np.unique(records["kind"]).tolist():
 
-        def refuse(why: str, r: object = r, name: str = section.name) -> FormatError:
-            return FormatError(f"object code: cannot apply {r} of section {name}: {why}")
+            def refuse(why: str, kind: int = kind, name: str = section.name) -> FormatError:
+                return FormatError(f"object code: cannot apply a relocation of kind {kind} in section {name}: {why}")
 
-        if r.kind in got:
-            target = base + layout.slots[r.symbol]
-        elif r.kind in calls and r.symbol in layout.stubs:
-            target = base + layout.stubs[r.symbol]
-        else:
-            target = address(r.symbol)
-        at = layout.offsets[r.section] + r.offset
-        if r.offset + 4 > section.size:
-            raise refuse("it reaches past the end of the section")
-        patch(data, at, r.kind, base + at, target + r.addend, refuse)
+            some = records[records["kind"] == kind]
+            table = through_slot if kind in layout.got else through_stub if kind in layout.calls else addresses
+            target = table[some["symbol"]] + some["addend"].astype(np.uint64)
+            place = some["offset"] + np.uint64(base + offset)
+            patch(image, some["offset"].astype(np.int64) + offset, kind, place, target, offset + section.size, refuse)
 
-    names = {s.name: address(i) for i, s in enumerate(obj.symbols) if s.section is not None and s.name}
+    names = {name: int(addresses[i]) for name, i in obj.symbols.defined().items()}
     return Image(base, data, layout.code_end, layout.ro_end, names)
 
 
@@ -216,7 +224,7 @@ def load_object(code: bytes, symbols: Mapping[str, int] | None = None, *, immort
         return found if found is not None else _c_symbol(name)
 
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    if obj.machine == X86_64 and any(r.kind in (10, 11) for r in obj.relocations):
+    if obj.machine == X86_64 and _referred(obj, (10, 11)):
         flags |= _MAP_32BIT  # code compiled with reloc='static': its addresses have 32 bits
     base = _c().mmap(None, layout.size, _READ | _WRITE, flags, -1, 0)
     if base is None or base == ctypes.c_void_p(-1).value:

@@ -17,6 +17,7 @@ from diptych.runtime.loader import Layout, LoadedObject, link, load_object
 _PARTS = """
 @table = internal constant [4 x float] [float 1.0, float 2.0, float 3.0, float 4.0]
 @calls = global i64 40
+@shown = constant i64 5
 @zeros = internal global [100 x i64] zeroinitializer
 @pointer = global ptr @calls
 declare void @outside(i64)
@@ -104,7 +105,7 @@ def _access(address: int) -> str | None:
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc/self/maps")
 def test_never_writable_and_executable_and_unmapped_with_the_object() -> None:
     loaded, _ = _load(compile_ir(_PARTS))
-    code, constant, variable = (loaded.address(n) for n in ("look_up", "table", "calls"))
+    code, constant, variable = (loaded.address(n) for n in ("look_up", "shown", "calls"))
     assert (_access(code), _access(constant), _access(variable)) == ("r-xp", "r--p", "rw-p")
     del loaded
     assert _access(code) != "r-xp"
@@ -187,7 +188,7 @@ def test_aarch64_addresses_are_computed_as_the_machine_will() -> None:
             field = word & 0x3FFFFFF
             branches.add(pc + 4 * (field - ((field & 1 << 25) << 1)))
     assert image.names["calls"] in reached
-    assert image.names["table"] in reached
+    assert base + image.data.index(struct.pack("<4f", 1, 2, 3, 4)) in reached
     stubs = [b - base for b in branches if struct.unpack_from("<II", image.data, b - base) == (0x58000050, 0xD61F0200)]
     assert len(stubs) == 3  # outside, memcpy, pow
     assert all(struct.unpack_from("<Q", image.data, s + 8)[0] == outside for s in stubs)
