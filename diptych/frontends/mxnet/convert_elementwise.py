@@ -72,6 +72,8 @@ def _binary(name: str, op: str, kind: str, aliases: tuple[str, ...]) -> None:
         if kind == "logical":
             y = c.emit(op, c.truth(a), c.truth(b))
             return y if op_is_np(c.op) else c.cast(y, a.dtype)
+        if op == "hypot" and not is_float(a):
+            return c.cast(c.emit(op, c.cast(a, "f32"), c.cast(b, "f32")), a.dtype)
         return c.emit(op, a, b)
 
     converts(name, *aliases)(convert)
@@ -139,6 +141,8 @@ def _scalar(name: str, op: str, *, reverse: bool = False, kind: str = "", aliase
             return _mod(c, s, x, x) if reverse else _mod(c, x, s, x)
         if op == "pow" and not reverse and s == 2.0:
             return c.emit("mul", x, x)
+        if op == "hypot" and not is_float(x):
+            return c.cast(c.emit(op, c.cast(x, "f32"), s), x.dtype)
         if kind == "logical":
             y = c.emit(op, c.truth(x), c.g.scalar(s != 0, "bool"))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
     from diptych.frontends.mxnet.convert import Result
     from diptych.ir import Value
+
+
+class Windows(TypedDict):
+    """The attributes all pooling operators of the IR share."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    rounding: str
 
 
 def spatial(c: Call, key: str, rank: int, default: int) -> tuple[int, ...]:
@@ -116,8 +125,8 @@ def _pooling(c: Call) -> Result:
     convention = c.attrs.text("pooling_convention", "valid")
     if convention not in ("valid", "full"):
         raise c.fail(f"pooling_convention={convention!r} does not work in MXNet itself", "use 'valid' or 'full'")
-    where = {"kernel": kernel, "strides": strides, "pads": pads,
-             "rounding": "ceil_mxnet" if convention == "full" and not whole else "floor"}  # fmt: skip
+    where: Windows = {"kernel": kernel, "strides": strides, "pads": pads,
+                      "rounding": "ceil_mxnet" if convention == "full" and not whole else "floor"}  # fmt: skip
     axes = tuple(range(2, x.rank))
     if kind in ("max", "avg", "sum") and whole:
         y = c.g.reduce({"max": "max", "avg": "mean", "sum": "sum"}[kind], x, axes, keepdims=True)
@@ -126,22 +135,35 @@ def _pooling(c: Call) -> Result:
     elif kind == "avg":
         y = c.emit("avg_pool", x, **where, count_include_pad=c.attrs.boolean("count_include_pad", True))
     elif kind == "lp":
-        y = c.emit("lp_pool", x, **where, p=float(c.attrs.integer("p_value", 2)))
+        y = _lp_pool(c, x, where)
     elif kind == "sum":
-        y = _sum_pool(c, x, kernel, strides, pads, convention == "full")
+        y = _sum_pool(c, x, where)
     else:
         raise c.fail(f"pool_type={kind!r} is unknown", "use max, avg, sum or lp")
     return to_last(c, y) if last else y
 
 
-def _sum_pool(c: Call, x: Value, kernel: tuple[int, ...], strides: tuple[int, ...],
-              pads: tuple[tuple[int, int], ...], full: bool) -> Value:  # fmt: skip
+def _sum_pool(c: Call, x: Value, where: Windows) -> Value:
     """A depthwise convolution with ones; "full" pads above until the last window fits."""
-    if full:
+    kernel, strides, pads = where["kernel"], where["strides"], where["pads"]
+    if where["rounding"] == "ceil_mxnet":
         rooms = [e + lo + hi - k for e, k, (lo, hi) in zip(x.shape[2:], kernel, pads)]
         pads = tuple((lo, hi + -room % s) for (lo, hi), room, s in zip(pads, rooms, strides))
     ones = c.const(np.ones((x.shape[1], 1, *kernel)), x.dtype)
     return c.emit("conv", x, ones, strides=strides, pads=pads, dilations=(1,) * len(kernel), groups=x.shape[1])
+
+
+def _lp_pool(c: Call, x: Value, where: Windows) -> Value:
+    """The p-norm of each window. MXNet takes no absolute values, so odd p sum signed powers and take the signed root."""
+    p = c.attrs.integer("p_value", 2)
+    if p == 1:
+        return _sum_pool(c, x, where)
+    if p == 2:
+        return c.emit("lp_pool", x, **where, p=2.0)
+    if p != 3:
+        raise c.fail(f"p_value={p} is unknown to MXNet", "use 1, 2 or 3")
+    total = _sum_pool(c, c.emit("mul", c.emit("mul", x, x), x), where)
+    return c.emit("mul", c.emit("sign", total), c.emit("pow", c.emit("abs", total), 1.0 / 3.0))
 
 
 @converts("_contrib_AdaptiveAvgPooling2D")

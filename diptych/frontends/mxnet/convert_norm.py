@@ -146,7 +146,7 @@ def _softmax_output(c: Call) -> Result:
 def _softmax_activation(c: Call) -> Result:
     if c.attrs.text("mode", "instance", ("instance", "channel")) == "channel":
         return c.emit("softmax", c.x, axis=1)
-    return _rows(c, c.x)
+    return c.emit("softmax", c.x, axis=-1)  # libmxnet flattens to rows of the last axis, whatever its manual says
 
 
 def _softmax(c: Call, op: str, sign: float) -> Value:

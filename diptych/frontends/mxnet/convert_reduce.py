@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from diptych.ir import Value
 
 
-def _axes(c: Call) -> tuple[int, ...]:
+def _axes(c: Call, key: str = "axis") -> tuple[int, ...]:
     """The axes to reduce: none given means all; `exclude` turns the choice around."""
-    given = c.attrs.shape("axis", None)
+    given = c.attrs.shape(key, None)
     if not given and not (given == () and c.np_shape):
         return tuple(range(c.x.rank))
     axes = {c.axis(a) for a in given}
@@ -64,7 +64,7 @@ def _norm(c: Call) -> Result:
 
 @converts("moments")
 def _moments(c: Call) -> Result:
-    axes, keep = _axes(c), c.attrs.boolean("keepdims", False)
+    axes, keep = _axes(c, "axes"), c.attrs.boolean("keepdims", False)
     return (_at_least_1d(c, c.emit("mean", c.x, axes=axes, keepdims=keep)),
             _at_least_1d(c, c.emit("var", c.x, axes=axes, keepdims=keep)))  # fmt: skip
 

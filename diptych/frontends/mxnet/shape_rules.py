@@ -267,7 +267,7 @@ def _softmax_output(s: Shapes) -> None:
     if s.attrs.boolean("multi_output", False):
         s.put(1, (data[0], *data[2:]))
     else:
-        s.put(1, data[:-1] if s.attrs.boolean("preserve_shape", False) else data[:1])
+        s.put(1, data[:-1])
 
 
 @_rule("SVMOutput")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diptych.errors import DiptychError, FormatError, InputError
+from diptych.errors import DiptychError, FormatError, InputError, UnsupportedError
 from diptych.frontends.base import Missing, unsupported
 from diptych.frontends.mxnet import converters  # noqa: F401  (fills the table of converters)
 from diptych.frontends.mxnet.attributes import Attributes, parse_shape
@@ -162,6 +162,10 @@ class MxnetSource:
                     env[i, 0] = g.constant(array, dtype, node.name)
                 continue
             self._convert(g, i, node, env, inference)
+        for name, head in self.heads.items():
+            if head not in env:
+                raise UnsupportedError(f"{self.name}: output {name} of {self._node(head[0]).op} means something in training "
+                                       "only; choose other layers with outputs=[...]")  # fmt: skip
         return g.finish({name: env[head] for name, head in self.heads.items()})
 
     def _convert(self, g: Builder, i: int, node: SymbolNode, env: dict[tuple[int, int], Value],
