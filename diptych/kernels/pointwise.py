@@ -7,7 +7,6 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from diptych.codegen.math import Math
-
 from diptych.ir.kernel import Expr, Kernel, Operand
 from diptych.ir.types import itemsize
 from diptych.kernels.access import load_lanes, store_lanes, transpose_lanes

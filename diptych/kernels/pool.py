@@ -1,0 +1,255 @@
+"""Pooling over windows of 1 to 3 spatial dims, on plain [N, C, *S] and on channel-blocked [N, C/16, *S, 16] views."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import inf, prod
+from typing import TYPE_CHECKING
+
+from diptych.codegen.builder import Val
+from diptych.codegen.math import Math
+from diptych.ir.kernel import Expr, Kernel, Operand
+from diptych.kernels.access import load_lanes, store_lanes
+from diptych.kernels.base import emits, evaluate
+from diptych.kernels.nest import expr_cost, items, register_dtype, split_work, vector_lanes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llvmlite import ir
+
+    from diptych.codegen.builder import Fn, Index, Var
+    from diptych.targets.base import Target
+
+__all__ = ["PoolParams", "make_adaptive_pool", "make_pool"]
+
+_UNROLLED = 8  # window columns written out in the interior; longer windows loop
+
+
+@dataclass(frozen=True, slots=True)
+class PoolParams:
+    """Operands: x, epilogue operands, out. With `blocked` the last dim is 16 channels, all in one vector.
+
+    `adaptive` windows run from floor(i * size / out) to ceil((i + 1) * size / out); the other fields do not count then.
+    """
+
+    kind: str  # "max", "avg", "lp"
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilations: tuple[int, ...]
+    include_pad: bool
+    power: float
+    adaptive: bool
+    blocked: bool
+    epilogue: Expr
+    dim: int
+    block: int
+    lanes: int
+
+    def __str__(self) -> str:
+        what = "adaptive" if self.adaptive else f"{self.kernel} / {self.strides}"
+        return f"{self.kind} {what}{' blocked' if self.blocked else ''} [{self.epilogue}]"
+
+
+def make_pool(kind: str, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[tuple[int, int], ...],
+              dilations: tuple[int, ...], x: Operand, out: Operand, target: Target, *, include_pad: bool = True,
+              power: float = 2.0, blocked: bool = False, epilogue: Expr | None = None,
+              extras: Sequence[Operand] = ()) -> Kernel:  # fmt: skip
+    """Pooling of kind "max", "avg" or "lp". The extents of `out` decide how many windows there are (all roundings);
+    `extras` are epilogue registers 1.. over the shape of `out`; `blocked`: the last dim of x and out is 16 channels."""
+    params = (kind, kernel, strides, pads, dilations or (1,) * len(kernel), include_pad, power, False, blocked)
+    return _make(params, x, out, target, epilogue, extras, prod(kernel))
+
+
+def make_adaptive_pool(kind: str, x: Operand, out: Operand, target: Target, *, blocked: bool = False,
+                       epilogue: Expr | None = None, extras: Sequence[Operand] = ()) -> Kernel:  # fmt: skip
+    """Adaptive pooling of kind "max" or "avg"; the extents of x and out say it all."""
+    rank = len(x.shape) - 2 - blocked
+    ones = (1,) * rank
+    params = (kind, ones, ones, ((0, 0),) * rank, ones, True, 2.0, True, blocked)
+    spatial = zip(x.shape[2 : 2 + rank], out.shape[2 : 2 + rank], strict=True)
+    return _make(params, x, out, target, epilogue, extras, prod(-(-a // max(1, b)) + 1 for a, b in spatial))
+
+
+def _make(params: tuple[object, ...], x: Operand, out: Operand, target: Target, epilogue: Expr | None,
+          extras: Sequence[Operand], window: int) -> Kernel:  # fmt: skip
+    blocked = bool(params[-1])
+    epilogue = epilogue or Expr.identity()
+    rank = len(x.shape) - 2 - blocked
+    lanes = out.shape[-1] if blocked else vector_lanes([o.dtype for o in (x, *extras, out)], target)
+    outer = out.shape[: 1 + rank]  # every dim but the last spatial one
+    grain = max(1, 8192 // max(1, prod(out.shape[1 + rank :]) * window))
+    dim, block, work = split_work(outer, grain, 1)
+    if 0 in out.shape:
+        work = 0
+    per = vector_lanes([x.dtype], target)
+    cost = 20 + prod(out.shape) * (window + 2 + expr_cost(epilogue)) / per / (4 if blocked else 2)
+    made = PoolParams(*params, epilogue, dim, block, lanes)  # type: ignore[arg-type]
+    return Kernel("pool", made, (x, *extras, out), 1, work, cost)
+
+
+@dataclass(slots=True)
+class _Window:
+    """One dim of a window: input index of tap 0, the taps inside the input, and how many elements count."""
+
+    first: Index
+    lo: Index
+    hi: Index
+    count: Index
+
+
+@emits("pool")
+def emit_pool(fn: Fn, kernel: Kernel) -> None:
+    """Loops over outputs; columns whose windows lie inside the input have them written out, the others have bounds."""
+    p: PoolParams = kernel.params
+    out = kernel.operands[-1]
+    rank = len(p.kernel)
+    outer = out.shape[: 1 + rank]
+    with items(fn, outer, p.dim, p.block) as (lead, _, lo, hi), ExitStack() as stack:
+        index: list[Index] = list(lead)
+        for d in range(p.dim, len(outer)):
+            bounds: tuple[Index, Index] = (lo, hi) if d == p.dim else (0, outer[d])
+            index.append(stack.enter_context(fn.loop(*bounds, name=f"d{d}")))
+        _Pool(fn, kernel, index).row()
+
+
+class _Pool:
+    """One row of outputs."""
+
+    def __init__(self, fn: Fn, kernel: Kernel, index: list[Index]) -> None:
+        self.fn, self.kernel, self.math = fn, kernel, Math(fn)
+        self.p: PoolParams = kernel.params
+        self.x, self.out = kernel.operands[0], kernel.operands[-1]
+        self.rank = len(self.p.kernel)
+        self.index = index  # n, c, then all spatial output indices but the last
+        self.held = register_dtype(self.x.dtype)
+        self.outer = [self.window(d, index[2 + d]) for d in range(self.rank - 1)]
+
+    # -- windows ----------------------------------------------------------------------------------------------
+    def window(self, d: int, o: Index, inside: bool = False) -> _Window:
+        """The window of output index `o` in spatial dim d; `inside`: no tap can lie outside the input."""
+        fn, p = self.fn, self.p
+        size, n_out = self.x.shape[2 + d], self.out.shape[2 + d]
+        if p.adaptive:
+            first = fn.idiv(fn.imul(o, size), n_out)
+            stop = fn.idiv(fn.iadd(fn.imul(fn.iadd(o, 1), size), n_out - 1), n_out)
+            length = fn.isub(stop, first)
+            return _Window(first, 0, length, length)
+        k, s, (lo, hi), dil = p.kernel[d], p.strides[d], p.pads[d], p.dilations[d]
+        first = fn.isub(fn.imul(o, s), lo)
+        if inside or self._all_inside(d):
+            return _Window(first, 0, k, k)
+        from_tap = fn.idiv(fn.iadd(fn.imax(fn.isub(0, first), 0), dil - 1), dil)
+        room = fn.imax(fn.iadd(fn.isub(size, first), dil - 1), 0)
+        to_tap = fn.imin(fn.idiv(room, dil), k)
+        count = fn.isub(to_tap, from_tap)
+        if p.include_pad:
+            count = fn.isub(fn.imin(fn.iadd(first, k), size + hi), first)
+        return _Window(first, from_tap, to_tap, count)
+
+    def _all_inside(self, d: int) -> bool:
+        p, size = self.p, self.x.shape[2 + d]
+        reach = p.dilations[d] * (p.kernel[d] - 1)
+        return p.pads[d][0] == 0 and (self.out.shape[2 + d] - 1) * p.strides[d] + reach < size
+
+    def interior(self) -> tuple[int, int]:
+        """Output columns whose windows lie wholly inside the input."""
+        p, d = self.p, self.rank - 1
+        size, n = self.x.shape[2 + d], self.out.shape[2 + d]
+        if p.adaptive:
+            return 0, 0
+        lo, s, reach = p.pads[d][0], p.strides[d], p.dilations[d] * (p.kernel[d] - 1)
+        first = min(n, -(-lo // s))
+        last = (size - 1 - reach + lo) // s + 1 if size - 1 - reach + lo >= 0 else 0
+        return first, max(first, min(n, last))
+
+    # -- one row ----------------------------------------------------------------------------------------------
+    def row(self) -> None:
+        fn, n = self.fn, self.out.shape[1 + self.rank]
+        first, stop = self.interior()
+        for lo, hi in ((0, first), (stop, n)):
+            if lo < hi:
+                with fn.loop(lo, hi, name="border") as o:
+                    self.point(o, self.p.lanes if self.p.blocked else 1, inside=False)
+        if self.p.blocked:
+            with fn.loop(first, stop, name="inside") as o:
+                self.point(o, self.p.lanes, inside=True)
+            return
+        vectors = first + (stop - first) // self.p.lanes * self.p.lanes
+        if self.p.lanes > 1 and vectors > first:
+            with fn.loop(first, vectors, self.p.lanes, name="inside") as o:
+                self.point(o, self.p.lanes, inside=True)
+            first = vectors
+        with fn.loop(first, stop, name="rest") as o:
+            self.point(o, 1, inside=True)
+
+    def point(self, o: Index, lanes: int, inside: bool) -> None:
+        """One vector of outputs: along the row, or the channels of a block."""
+        fn, p, m = self.fn, self.p, self.math
+        last = self.window(self.rank - 1, o, inside)
+        windows = [*self.outer, last]
+        acc = fn.var(self.held, m.const(-inf if p.kind == "max" else 0.0, self.held, lanes).ir, lanes)
+        base: Index = fn.dot(self.index[:2], self.x.strides[:2])
+        for w, stride in zip(windows, self.x.strides[2:], strict=False):
+            base = fn.iadd(base, fn.imul(w.first, stride))
+        with ExitStack() as stack:
+            for d, w in enumerate(windows[:-1]):
+                tap = stack.enter_context(fn.loop(w.lo, w.hi, name="tap"))
+                base = fn.iadd(base, fn.imul(tap, p.dilations[d] * self.x.strides[2 + d]))
+            step = p.dilations[-1] * self.x.strides[1 + self.rank]
+            if isinstance(last.hi, int) and last.hi <= _UNROLLED:
+                for tap_at in range(last.hi):
+                    self.take(acc, fn.iadd(base, tap_at * step), lanes)
+            else:
+                with fn.loop(last.lo, last.hi, name="tap") as tap:
+                    self.take(acc, fn.iadd(base, fn.imul(tap, step)), lanes)
+        v = self.finish(Val(acc.get(), self.held, lanes), windows)
+        self.store(m.cast(v, self.x.dtype), o)
+
+    def take(self, acc: Var, at: Index, lanes: int) -> None:
+        """One tap."""
+        p, m, o = self.p, self.math, self.x
+        stride = o.strides[-1] if p.blocked else o.strides[-1] * p.strides[-1]
+        v = m.cast(load_lanes(self.fn, self.fn.args["p0"], at, stride, o.dtype, lanes), self.held)
+        old = Val(acc.get(), self.held, lanes)
+        if p.kind == "max":
+            acc.set(m.max(old, v).ir)
+            return
+        if p.kind == "lp":
+            v = m.abs(v) if p.power != 2 else m.mul(v, v)
+            if p.power not in (1, 2):
+                v = m.pow(v, m.const(p.power, self.held, lanes))
+        acc.set(m.add(old, v).ir)
+
+    def finish(self, v: Val, windows: list[_Window]) -> Val:
+        p, m, fn = self.p, self.math, self.fn
+        if p.kind == "avg":
+            count: Index = 1
+            for w in windows:
+                count = fn.imul(count, w.count)
+            counted = m.cast(Val(fn.index(count), "i64"), self.held)
+            return m.mul(v, fn.splat(m.div(m.const(1, self.held), counted), v.lanes))
+        if p.kind == "lp" and p.power == 2:
+            return m.sqrt(v)
+        if p.kind == "lp" and p.power != 1:
+            return m.pow(v, m.const(1 / p.power, self.held, v.lanes))
+        return v
+
+    def store(self, v: Val, o: Index) -> None:
+        """The epilogue, then the output."""
+        fn, lanes = self.fn, v.lanes
+        where = [*self.index, o]
+
+        def place(operand: Operand) -> tuple[ir.Value, int]:
+            return fn.dot(where, operand.strides[: len(where)]), operand.strides[-1]
+
+        values = [v]
+        for j, operand in enumerate(self.kernel.operands[1:-1], 1):
+            at, stride = place(operand)
+            values.append(load_lanes(fn, fn.args[f"p{j}"], at, stride, operand.dtype, lanes))
+        result = fn.splat(evaluate(self.math, self.p.epilogue, values)[0], lanes)
+        assert result.dtype == self.out.dtype
+        at, stride = place(self.out)
+        store_lanes(fn, result, fn.args[f"p{len(self.kernel.operands) - 1}"], at, stride)
