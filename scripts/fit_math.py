@@ -16,8 +16,8 @@ mp.dps = 60
 Fn = Callable[[mpf], mpf]
 
 
-def _solve(points: list[mpf], f: Fn, weight: Fn, degree: int) -> tuple[list[mpf], mpf]:
-    """Coefficients p and level e with p(x) + (-1)^i e / weight(x) = f(x) on the degree + 2 points."""
+def _solve(points: list[mpf], f: Fn, weight: Fn, degree: int) -> list[mpf]:
+    """Coefficients p, with a level e such that p(x) + (-1)^i e / weight(x) = f(x) on the degree + 2 points."""
     rows = mp.matrix(degree + 2, degree + 2)
     right = mp.matrix(degree + 2, 1)
     for i, x in enumerate(points):
@@ -26,7 +26,7 @@ def _solve(points: list[mpf], f: Fn, weight: Fn, degree: int) -> tuple[list[mpf]
         rows[i, degree + 1] = (-1) ** i / weight(x)
         right[i] = f(x)
     out = mp.lu_solve(rows, right)
-    return [out[j] for j in range(degree + 1)], abs(out[degree + 1])
+    return [out[j] for j in range(degree + 1)]
 
 
 def remez(f: Fn, low: mpf, high: mpf, degree: int, weight: Fn) -> tuple[list[mpf], mpf]:
@@ -38,8 +38,7 @@ def remez(f: Fn, low: mpf, high: mpf, degree: int, weight: Fn) -> tuple[list[mpf
     points = [grid[round(i * count / (degree + 1))] for i in range(degree + 2)]
     best = None
     for _ in range(12):
-        table = dict(zip(grid, zip(values, weights)))
-        p, _ = _solve(points, lambda x: table[x][0], lambda x: table[x][1], degree)
+        p = _solve(points, f, weight, degree)
         errors = [(mp.polyval(p[::-1], x) - v) * w for x, v, w in zip(grid, values, weights)]
         worst = max(abs(e) for e in errors)
         if best is None or worst < best[1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,12 +28,12 @@ _SELU_SCALE = 1.0507009873554804934193349852946
 
 def _sigmoid(x: Array) -> Array:
     small = np.exp(-np.abs(x))
-    return np.where(x < 0, small, x.dtype.type(1)) / (x.dtype.type(1) + small)
+    return np.asarray(np.where(x < 0, small, x.dtype.type(1)) / (x.dtype.type(1) + small))
 
 
 def _softplus(x: Array) -> Array:
     """log(1 + exp(x)) without overflow."""
-    return np.maximum(x, x.dtype.type(0)) + np.log1p(np.exp(-np.abs(x)))
+    return np.asarray(np.maximum(x, x.dtype.type(0)) + np.log1p(np.exp(-np.abs(x))))
 
 
 class _Activation(Composite):
@@ -89,7 +89,7 @@ class Clip(Composite):
                 raise TypeRuleError("a limit of NaN clips nothing; use None for no limit")
         return x
 
-    def _limits(self, dtype: np.dtype[np.generic]) -> tuple[float | int | None, float | int | None]:
+    def _limits(self, dtype: np.dtype[Any]) -> tuple[float | int | None, float | int | None]:
         """The limits as `dtype` holds them: those of integers rounded inwards and to the dtype's own range."""
         if dtype.kind == "f":
             return self.low, self.high
@@ -145,9 +145,9 @@ class Gelu(_Activation):
     def reference(self, x: Array) -> Array:
         half, one = x.dtype.type(0.5), x.dtype.type(1)
         if self.approximate == "none":
-            return half * x * (one + special.erf(x * x.dtype.type(math.sqrt(0.5))))
+            return np.asarray(half * x * (one + special.erf(x * x.dtype.type(math.sqrt(0.5)))))
         inner = x.dtype.type(math.sqrt(2 / math.pi)) * (x + x.dtype.type(0.044715) * x * x * x)
-        return half * x * (one + np.tanh(inner))
+        return np.asarray(half * x * (one + np.tanh(inner)))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         if self.approximate == "none":
@@ -169,7 +169,7 @@ class HardSigmoid(_Activation):
 
     def reference(self, x: Array) -> Array:
         line = x * x.dtype.type(self.alpha) + x.dtype.type(self.beta)
-        return np.minimum(np.maximum(line, x.dtype.type(0)), x.dtype.type(1))
+        return np.asarray(np.minimum(np.maximum(line, x.dtype.type(0)), x.dtype.type(1)))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         return g.minimum(g.relu(g.add(g.mul(x, self.alpha), self.beta)), 1)
@@ -183,7 +183,7 @@ class HardSwish(_Activation):
 
     def reference(self, x: Array) -> Array:
         t = x.dtype.type
-        return x * np.minimum(np.maximum(x * t(1 / 6) + t(0.5), t(0)), t(1))
+        return np.asarray(x * np.minimum(np.maximum(x * t(1 / 6) + t(0.5), t(0)), t(1)))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         return g.mul(x, g.minimum(g.relu(g.add(g.mul(x, 1 / 6), 0.5)), 1))
@@ -222,7 +222,7 @@ class Softsign(_Activation):
     """x / (1 + |x|)."""
 
     def reference(self, x: Array) -> Array:
-        return x / (x.dtype.type(1) + np.abs(x))
+        return np.asarray(x / (x.dtype.type(1) + np.abs(x)))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         return g.div(x, g.add(g.ew("abs", x), 1))
@@ -274,7 +274,7 @@ class Selu(_Activation):
 
     def reference(self, x: Array) -> Array:
         t = x.dtype.type
-        return np.where(x > 0, t(_SELU_SCALE) * x, t(_SELU_SCALE * _SELU_ALPHA) * np.expm1(x))
+        return np.asarray(np.where(x > 0, t(_SELU_SCALE) * x, t(_SELU_SCALE * _SELU_ALPHA) * np.expm1(x)))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         low = g.mul(g.ew("expm1", g.minimum(x, 0)), _SELU_SCALE * _SELU_ALPHA)

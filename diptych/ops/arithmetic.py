@@ -20,7 +20,6 @@ from diptych.ops.rules import sum_to
 
 if TYPE_CHECKING:
     from diptych.codegen.math import Math, Val
-
     from diptych.ir import Array, TensorType, Value
     from diptych.ops.build import Builder
 
@@ -42,7 +41,7 @@ def _truncated(a: Array, b: Array) -> Array:
     safe = np.where(b == 0, b.dtype.type(1), b)
     q = a // safe
     q = q + ((q < 0) & (q * safe != a)).astype(a.dtype)
-    return np.where(b == 0, a.dtype.type(0), q)
+    return np.asarray(np.where(b == 0, a.dtype.type(0), q))
 
 
 @op

@@ -12,7 +12,6 @@ from diptych.ops.pointwise import FloatUnary, Grads, NumberUnary, Values, unary_
 
 if TYPE_CHECKING:
     from diptych.codegen.math import Math, Val
-
     from diptych.ir import Array
     from diptych.ops.build import Builder
 
@@ -81,7 +80,7 @@ class Relu(NumberUnary):
     samples = unary_samples(ints=True)
 
     def reference(self, x: Array) -> Array:
-        return np.maximum(x, x.dtype.type(0))
+        return np.asarray(np.maximum(x, x.dtype.type(0)))
 
     def lower(self, k: Math, x: Val) -> Val:
         return k.relu(x)
@@ -177,7 +176,7 @@ class Rsqrt(FloatUnary):
     samples = unary_samples(0.1, 4)
 
     def reference(self, x: Array) -> Array:
-        return x.dtype.type(1) / np.sqrt(x)
+        return np.asarray(x.dtype.type(1) / np.sqrt(x))
 
     def lower(self, k: Math, x: Val) -> Val:
         return k.div(k.const(1, x.dtype, x.lanes), k.sqrt(x))
@@ -193,7 +192,7 @@ class Reciprocal(FloatUnary):
     samples = unary_samples(0.3, 4)
 
     def reference(self, x: Array) -> Array:
-        return x.dtype.type(1) / x
+        return np.asarray(x.dtype.type(1) / x)
 
     def lower(self, k: Math, x: Val) -> Val:
         return k.div(k.const(1, x.dtype, x.lanes), x)
@@ -306,7 +305,7 @@ class Sigmoid(FloatUnary):
 
     def reference(self, x: Array) -> Array:
         small = np.exp(-np.abs(x))  # never overflows
-        return np.where(x < 0, small, x.dtype.type(1)) / (x.dtype.type(1) + small)
+        return np.asarray(np.where(x < 0, small, x.dtype.type(1)) / (x.dtype.type(1) + small))
 
     def lower(self, k: Math, x: Val) -> Val:
         return k.sigmoid(x)

@@ -243,7 +243,7 @@ class ScatterAdd(Loops):
     def reference(self, data: Array, indices: Array, updates: Array) -> Array:
         _within(indices, data.shape[self.axis], f"scatter_add along axis {self.axis} of shape {data.shape}")
         out = data.copy()
-        where = list(np.indices(indices.shape, sparse=True))
+        where: list[Array] = list(np.indices(indices.shape, sparse=True))
         where[self.axis] = indices.astype(np.int64)
         np.add.at(out, tuple(where), updates)
         return out
@@ -325,7 +325,7 @@ class OneHot(Composite):
     def reference(self, indices: Array) -> Array:
         hit = np.asarray(indices)[..., None].astype(np.int64) == np.arange(self.depth)
         t = numpy_dtype(self.dtype).type
-        return np.where(hit, t(self.on), t(self.off))
+        return np.asarray(np.where(hit, t(self.on), t(self.off)))
 
     def decompose(self, g: Builder, indices: Value) -> Value:
         count = g.constant(np.arange(self.depth, dtype=np.int64))

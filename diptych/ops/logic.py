@@ -14,7 +14,6 @@ from diptych.ops.rules import sum_to
 
 if TYPE_CHECKING:
     from diptych.codegen.math import Math, Val
-
     from diptych.ir import Array, TensorType
     from diptych.ops.build import Builder
 

@@ -16,7 +16,6 @@ from diptych.ops.rules import widened
 
 if TYPE_CHECKING:
     from diptych.codegen.math import Math, Val
-
     from diptych.ir import Array, TensorType, Value
     from diptych.ops.build import Builder
 
@@ -90,7 +89,7 @@ class Sum(_Fold):
 
     def reference(self, x: Array) -> Array:
         wide = widened(x)
-        return np.sum(wide, self.axes, wide.dtype, keepdims=self.keepdims).astype(x.dtype)
+        return np.asarray(np.sum(wide, self.axes, wide.dtype, keepdims=self.keepdims).astype(x.dtype))
 
     def identity(self, dtype: str) -> float | int:
         return 0
@@ -112,7 +111,7 @@ class Prod(_Fold):
 
     def reference(self, x: Array) -> Array:
         wide = widened(x)
-        return np.prod(wide, self.axes, wide.dtype, keepdims=self.keepdims).astype(x.dtype)
+        return np.asarray(np.prod(wide, self.axes, wide.dtype, keepdims=self.keepdims).astype(x.dtype))
 
     def identity(self, dtype: str) -> float | int:
         return 1
@@ -165,7 +164,7 @@ class Max(_Extremum):
     samples = _samples(empty=False, ints=True)
 
     def reference(self, x: Array) -> Array:
-        return np.max(x, self.axes, keepdims=self.keepdims)
+        return np.asarray(np.max(x, self.axes, keepdims=self.keepdims))
 
     def identity(self, dtype: str) -> float | int:
         return _bound(dtype, top=False)
@@ -183,7 +182,7 @@ class Min(_Extremum):
     samples = _samples(empty=False, ints=True)
 
     def reference(self, x: Array) -> Array:
-        return np.min(x, self.axes, keepdims=self.keepdims)
+        return np.asarray(np.min(x, self.axes, keepdims=self.keepdims))
 
     def identity(self, dtype: str) -> float | int:
         return _bound(dtype, top=True)
@@ -216,7 +215,7 @@ class Any(_Truth):
     samples = _samples(bools=True)
 
     def reference(self, x: Array) -> Array:
-        return np.any(x, self.axes, keepdims=self.keepdims)
+        return np.asarray(np.any(x, self.axes, keepdims=self.keepdims))
 
     def identity(self, dtype: str) -> float | int:
         return False
@@ -234,7 +233,7 @@ class All(_Truth):
     samples = _samples(bools=True)
 
     def reference(self, x: Array) -> Array:
-        return np.all(x, self.axes, keepdims=self.keepdims)
+        return np.asarray(np.all(x, self.axes, keepdims=self.keepdims))
 
     def identity(self, dtype: str) -> float | int:
         return True
@@ -269,7 +268,7 @@ class Mean(_Statistic):
     def reference(self, x: Array) -> Array:
         wide = widened(x)
         total = np.sum(wide, self.axes, keepdims=self.keepdims)
-        return np.divide(total, wide.dtype.type(self._count(x.shape))).astype(x.dtype)
+        return np.asarray(np.divide(total, wide.dtype.type(self._count(x.shape))).astype(x.dtype))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         return g.div(g.sum(x, self.axes, self.keepdims), self._count(x.shape))
@@ -288,7 +287,7 @@ class Var(_Statistic):
         wide = widened(x)
         mean = np.divide(np.sum(wide, self.axes, keepdims=True), wide.dtype.type(self._count(x.shape)))
         total = np.sum(np.square(wide - mean), self.axes, keepdims=self.keepdims)
-        return np.divide(total, wide.dtype.type(max(self._count(x.shape) - self.ddof, 0))).astype(x.dtype)
+        return np.asarray(np.divide(total, wide.dtype.type(max(self._count(x.shape) - self.ddof, 0))).astype(x.dtype))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         n = self._count(x.shape)
@@ -313,7 +312,7 @@ class LogSumExp(_Statistic):
         top = np.max(x, self.axes, keepdims=True)
         top = np.where(np.isfinite(top), top, x.dtype.type(0))  # inf - inf would be NaN
         total = np.log(np.sum(np.exp(x - top), self.axes, x.dtype, keepdims=self.keepdims))
-        return total + np.reshape(top, np.shape(total))
+        return np.asarray(total + np.reshape(top, np.shape(total)))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         top = g.max(x, self.axes, True)
@@ -344,7 +343,7 @@ class NormL2(_Statistic):
         top = np.max(np.abs(x), self.axes, keepdims=True)
         top = np.where((top > 0) & np.isfinite(top), top, x.dtype.type(1))
         root = np.sqrt(np.sum(np.square(x / top), self.axes, x.dtype, keepdims=self.keepdims))
-        return root * np.reshape(top, np.shape(root))
+        return np.asarray(root * np.reshape(top, np.shape(root)))
 
     def decompose(self, g: Builder, x: Value) -> Value:
         top = g.max(g.ew("abs", x), self.axes, True)

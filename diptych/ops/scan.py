@@ -57,7 +57,7 @@ class ArgMax(_Arg):
     samples = _ARG_SAMPLES
 
     def reference(self, x: Array) -> Array:
-        return np.argmax(x, self.axis, keepdims=self.keepdims).astype(np.int64)
+        return np.asarray(np.argmax(x, self.axis, keepdims=self.keepdims).astype(np.int64))
 
 
 @op
@@ -69,7 +69,7 @@ class ArgMin(_Arg):
     samples = _ARG_SAMPLES
 
     def reference(self, x: Array) -> Array:
-        return np.argmin(x, self.axis, keepdims=self.keepdims).astype(np.int64)
+        return np.asarray(np.argmin(x, self.axis, keepdims=self.keepdims).astype(np.int64))
 
 
 class _Running(Loops):

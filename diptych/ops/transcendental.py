@@ -13,7 +13,6 @@ from diptych.ops.pointwise import FloatUnary, Grads, Values, unary_samples
 
 if TYPE_CHECKING:
     from diptych.codegen.math import Math, Val
-
     from diptych.ir import Array, Value
     from diptych.ops.build import Builder
 
