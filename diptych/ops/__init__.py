@@ -17,6 +17,7 @@ from diptych.ops.activation import (
     Softsign,
     Square,
 )
+from diptych.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from diptych.ops.arithmetic import Add, Atan2, Div, FloorDiv, Fmod, Hypot, Maximum, Minimum, Mod, Mul, Pow, Sub
 from diptych.ops.attention import Attention
 from diptych.ops.base import OPS, Arg, Composite, Contraction, Elementwise, Loops, Movement, Reduction, S, Sample, op
@@ -68,7 +69,7 @@ from diptych.ops.logic import (
 )
 from diptych.ops.matmul import MatMul
 from diptych.ops.norm import BatchNorm, GroupNorm, InstanceNorm, L2Normalize, LayerNorm, Lrn, RmsNorm
-from diptych.ops.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool
+from diptych.ops.pool import AvgPool, LpPool, MaxPool
 from diptych.ops.rearrange import DepthToSpace, Flip, Repeat, SpaceToDepth, Tile
 from diptych.ops.recurrent import Gru, Lstm, Rnn
 from diptych.ops.reduction import All, Any, LogSumExp, Max, Mean, Min, NormL2, Prod, Sum, Var

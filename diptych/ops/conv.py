@@ -39,6 +39,17 @@ def _check(op: Conv | ConvTranspose, x: TensorType, w: TensorType) -> int:
     return n
 
 
+def _dilated(g: Builder, w: Value, dilations: tuple[int, ...]) -> Value:
+    """The kernel with dilation - 1 zeros between its elements."""
+    for axis, d in enumerate(dilations, 2):
+        if d > 1 and w.shape[axis] > 1:
+            shape = w.shape
+            w = g.pad(g.expand_dims(w, axis + 1), [(0, d - 1 if i == axis + 1 else 0) for i in range(w.rank + 1)])
+            w = g.reshape(w, (*shape[:axis], shape[axis] * d, *shape[axis + 1 :]))
+            w = g.slice_axis(w, axis, 0, (shape[axis] - 1) * d + 1)
+    return w
+
+
 @op
 class Conv(Contraction):
     """Convolution (cross-correlation) of x[N, C, *S] with w[O, C/groups, *K], plus an optional bias[O]."""
@@ -252,6 +263,40 @@ class ConvTranspose(Contraction):
         if bias is not None:
             y = y + widened(bias).reshape(-1, *(1,) * n)
         return y.astype(dtype, copy=False)
+
+    def decompose(self, g: Builder, x: Value, w: Value, bias: Value | None = None) -> Value:
+        """One convolution at the input's size that computes every phase of the output as a channel, interleaved after.
+
+        Output position q = stride * m + r meets kernel positions r, r + stride, ...: for each phase r that is a
+        convolution of stride 1. Nothing is multiplied by inserted zeros (only the kernel is padded to whole strides).
+        """
+        n, size = x.rank - 2, x.shape[2:]
+        out = self.infer(x.type, w.type).shape[2:]
+        w = _dilated(g, w, self.dilations)
+        taps = tuple(-(-k // s) for k, s in zip(w.shape[2:], self.strides, strict=True))
+        whole = tuple(t * s - k for t, s, k in zip(taps, self.strides, w.shape[2:], strict=True))
+        w = g.pad(w, [(0, 0), (0, 0), *((0, extra) for extra in whole)])
+        c, o, phases = w.shape[0] // self.groups, w.shape[1], prod(self.strides)
+        split = [e for pair in zip(taps, self.strides, strict=True) for e in pair]
+        w = g.reshape(w, (self.groups, c, o, *split))
+        w = g.transpose(w, (0, 2, *(4 + 2 * i for i in range(n)), 1, *(3 + 2 * i for i in range(n))))
+        w = g.reshape(w, (self.groups * o * phases, c, *taps))
+        w = g.slice(w, (0, 0, *(t - 1 for t in taps)), (*w.shape[:2], *(-1,) * n), (1, 1, *(-1,) * n))
+        operands = [x, w]
+        if bias is not None:
+            per_phase = g.broadcast_to(g.expand_dims(bias, 1), (self.groups * o, phases))
+            operands.append(g.reshape(per_phase, (self.groups * o * phases,)))
+        first = [min(lo // s, t - 1) for (lo, _), s, t in zip(self.pads, self.strides, taps, strict=True)]
+        last = [(lo + e - 1) // s for (lo, _), s, e in zip(self.pads, self.strides, out, strict=True)]
+        pads = tuple((t - 1 - a, max(0, b + 1 - d)) for t, a, b, d in zip(taps, first, last, size, strict=True))
+        y = g.emit(Conv((1,) * n, pads, (1,) * n, self.groups), *operands)
+        extents = y.shape[2:]
+        y = g.reshape(y, (x.shape[0], self.groups * o, *self.strides, *extents))
+        y = g.transpose(y, (0, 1, *(a for i in range(n) for a in (2 + n + i, 2 + i))))
+        y = g.reshape(y, (x.shape[0], self.groups * o, *(m * s for m, s in zip(extents, self.strides, strict=True))))
+        starts = [lo - a * s for (lo, _), a, s in zip(self.pads, first, self.strides, strict=True)]
+        stops = [a + e for a, e in zip(starts, out, strict=True)]
+        return g.slice(y, (0, 0, *starts), (*y.shape[:2], *stops))
 
     def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
                  ) -> tuple[Value | None, ...]:  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
@@ -11,9 +12,7 @@ import numpy as np
 from diptych.errors import TypeRuleError
 from diptych.ops.base import Arg, Loops, S, op
 from diptych.ops.conv import ConvTranspose
-from diptych.ops.indexing import OneHot
-from diptych.ops.rules import along_axis, floats, narrowed, per_axis, widened
-from diptych.ops.scan import ArgMax
+from diptych.ops.rules import floats, narrowed, per_axis, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from diptych.ir import Array, TensorType, Value
     from diptych.ops.build import Builder
 
-__all__ = ["AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "LpPool", "MaxPool", "adaptive_bounds", "pool_extents"]
+__all__ = ["AvgPool", "LpPool", "MaxPool", "pool_extents"]
 
 Pads = tuple[tuple[int, int], ...]
 ROUNDINGS = ("floor", "ceil_torch", "ceil_mxnet")
@@ -128,14 +127,14 @@ class _Windows(Loops):
         )
         return g.emit(transposed, stacked, weight)
 
-    def padded(self, g: Builder, x: Value, fill: float) -> tuple[Value, list[Value]]:
-        """The padded input and its window parts, as graph values."""
+    def padded(self, g: Builder, x: Value, fill: float) -> list[Value]:
+        """For each position in the window: the elements it meets, as graph values."""
         padded = g.pad(x, ((0, 0), (0, 0), *self.needed(x.shape)), value=fill)
         parts = []
         for where in self.shifts(x.shape):
             bounds = [s.indices(d) for s, d in zip(where, padded.shape, strict=True)]
             parts.append(g.slice(padded, [b[0] for b in bounds], [b[1] for b in bounds], [b[2] for b in bounds]))
-        return padded, parts
+        return parts
 
 
 @op
@@ -166,13 +165,17 @@ class MaxPool(_Windows):
     def reference(self, x: Array) -> Array:
         return self.fold(x, -np.inf, np.maximum)
 
+    def decompose(self, g: Builder, x: Value) -> Value:
+        """The same in simpler operators, for targets without a kernel of it."""
+        return reduce(g.maximum, self.padded(g, x, -np.inf))
+
     def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
                  ) -> tuple[Value | None, ...]:  # fmt: skip
         """The first of equal maxima takes the whole gradient."""
         (x,), (y,), (dy,) = xs, ys, dys
         parts: list[Value] = []
         taken: Value | None = None
-        for part in self.padded(g, x, -np.inf)[1]:
+        for part in self.padded(g, x, -np.inf):
             hit = g.equal(part, y)
             first = hit if taken is None else g.ew("logical_and", hit, g.ew("logical_not", taken))
             parts.append(g.where(first, dy, 0.0))
@@ -221,6 +224,10 @@ class AvgPool(_Windows):
         y /= self.counts(x.shape).astype(y.dtype)
         return narrowed(y, x)
 
+    def decompose(self, g: Builder, x: Value) -> Value:
+        """The same in simpler operators, for targets without a kernel of it."""
+        return g.div(reduce(g.add, self.padded(g, x, 0.0)), g.constant(self.counts(x.shape), x.dtype))
+
     def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
                  ) -> tuple[Value | None, ...]:  # fmt: skip
         (x,), (dy,) = xs, dys
@@ -257,6 +264,13 @@ class LpPool(_Windows):
         y = np.sqrt(y) if self.p == 2 else y if self.p == 1 else np.power(y, 1.0 / self.p)
         return narrowed(y, x)
 
+    def decompose(self, g: Builder, x: Value) -> Value:
+        """The same in simpler operators, for targets without a kernel of it."""
+        powers = g.square(x) if self.p == 2 else g.ew("abs", x)
+        powers = powers if self.p in (1, 2) else g.pow(powers, self.p)
+        total = reduce(g.add, self.padded(g, powers, 0.0))
+        return g.sqrt(total) if self.p == 2 else total if self.p == 1 else g.pow(total, 1.0 / self.p)
+
     def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
                  ) -> tuple[Value | None, ...]:  # fmt: skip
         """dx = sign(x) |x|^(p-1) * sum over windows of dy * y^(1-p); zero where the norm is zero."""
@@ -265,103 +279,3 @@ class LpPool(_Windows):
         scaled = g.mul(dy, g.pow(safe, 1.0 - self.p))
         spread = self.unfold(g, [scaled] * prod(self.kernel), x.shape)
         return (g.mul(g.mul(g.ew("sign", x), g.pow(g.ew("abs", x), self.p - 1.0)), spread),)
-
-
-def adaptive_bounds(size: int, out: int) -> tuple[tuple[int, int], ...]:
-    """The (start, stop) of each adaptive window: floor(i * size / out) to ceil((i + 1) * size / out).
-
-    >>> adaptive_bounds(5, 3)
-    ((0, 2), (1, 4), (3, 5))
-    """
-    return tuple((i * size // out, -(-(i + 1) * size // out)) for i in range(out))
-
-
-def _adaptive_infer(x: TensorType, output_size: tuple[int, ...]) -> TensorType:
-    floats(x)
-    if not 3 <= x.rank <= 5:
-        raise TypeRuleError(f"input {x} must be [N, C, ...] with 1 to 3 spatial axes")
-    per_axis("output_size", output_size, x.rank - 2, 1)
-    if 0 in x.shape[2:]:
-        raise TypeRuleError(f"input {x} is empty along a spatial axis")
-    return x.with_shape((*x.shape[:2], *output_size))
-
-
-@op
-class AdaptiveAvgPool(Loops):
-    """Mean over windows that divide the input into `output_size` (overlapping) parts."""
-
-    output_size: tuple[int, ...]
-
-    samples = (
-        S((1, 3, 7, 7), output_size=(1, 1)),
-        S((2, 5, 9, 7), output_size=(3, 2)),
-        S((1, 4, 5, 6), output_size=(4, 6)),
-        S((1, 2, 3, 2), output_size=(5, 4)),
-        S((2, 3, 10), output_size=(4,)),
-        S((1, 2, 4, 5, 6), output_size=(2, 3, 4)),
-        S((0, 2, 4, 4), output_size=(2, 2), grad=False),
-    )
-
-    def infer(self, x: TensorType) -> TensorType:
-        return _adaptive_infer(x, self.output_size)
-
-    def reference(self, x: Array) -> Array:
-        y = widened(x)
-        for axis, out in enumerate(self.output_size, 2):
-            bounds = adaptive_bounds(y.shape[axis], out)
-            rows = np.moveaxis(y, axis, 0)
-            y = np.stack([rows[a:b].sum(0) / y.dtype.type(b - a) for a, b in bounds], axis)
-        return narrowed(y, x)
-
-    def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
-                 ) -> tuple[Value | None, ...]:  # fmt: skip
-        (x,), (dx,) = xs, dys
-        for axis, out in enumerate(self.output_size, 2):
-            spread = np.zeros((out, x.shape[axis]))
-            for i, (a, b) in enumerate(adaptive_bounds(x.shape[axis], out)):
-                spread[i, a:b] = 1.0 / (b - a)
-            dx = along_axis(g, dx, spread, axis)
-        return (dx,)
-
-
-@op
-class AdaptiveMaxPool(Loops):
-    """Largest element of windows that divide the input into `output_size` (overlapping) parts; NaN propagates."""
-
-    output_size: tuple[int, ...]
-
-    samples = (
-        S((1, 3, 7, 7), output_size=(1, 1)),
-        S((2, 5, 9, 7), output_size=(3, 2)),
-        S((1, 2, 3, 2), output_size=(5, 4)),
-        S((2, 3, 10), output_size=(4,)),
-        S((1, 2, 4, 5, 6), output_size=(2, 3, 4)),
-    )
-
-    def infer(self, x: TensorType) -> TensorType:
-        return _adaptive_infer(x, self.output_size)
-
-    def reference(self, x: Array) -> Array:
-        y = x
-        for axis, out in enumerate(self.output_size, 2):
-            rows = np.moveaxis(y, axis, 0)
-            y = np.stack([rows[a:b].max(0) for a, b in adaptive_bounds(y.shape[axis], out)], axis)
-        return y
-
-    def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
-                 ) -> tuple[Value | None, ...]:  # fmt: skip
-        """Window by window: the first of equal maxima takes the gradient of its cell."""
-        (x,), (dy,) = xs, dys
-        bounds = [adaptive_bounds(d, o) for d, o in zip(x.shape[2:], self.output_size, strict=True)]
-        total: Value | None = None
-        for cell in product(*map(range, self.output_size)):
-            spans = [b[i] for b, i in zip(bounds, cell, strict=True)]
-            window = g.slice(x, [0, 0, *(a for a, _ in spans)], [*x.shape[:2], *(b for _, b in spans)])
-            size = prod(window.shape[2:])
-            best = g.emit(ArgMax(axis=2), g.reshape(window, (*x.shape[:2], size)))
-            share = g.slice(dy, [0, 0, *cell], [*x.shape[:2], *(i + 1 for i in cell)])
-            share = g.mul(g.emit(OneHot(size, dtype=x.dtype), best), g.reshape(share, (*x.shape[:2], 1)))
-            pads = [(a, d - b) for (a, b), d in zip(spans, x.shape[2:], strict=True)]
-            part = g.pad(g.reshape(share, window.shape), [(0, 0), (0, 0), *pads])
-            total = part if total is None else g.add(total, part)
-        return (total,)

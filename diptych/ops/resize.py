@@ -8,6 +8,7 @@ import numpy as np
 
 from diptych.errors import TypeRuleError
 from diptych.ops.base import Arg, Loops, S, op
+from diptych.ops.indexing import Take
 from diptych.ops.rules import along_axis, floats, narrowed, per_axis, widened
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ def resize_taps(size: int, out: int, mode: str, coordinates: str, scale: float |
     far = [((_CUBIC * d - 5 * _CUBIC) * d + 8 * _CUBIC) * d - 4 * _CUBIC for d in (t + 1, 2 - t)]
     index = np.clip(low[:, None] + np.arange(-1, 3), 0, size - 1)
     return index, np.stack([far[0], near[0], near[1], far[1]], 1)
+
+
+def _matrix(size: int, index: Array, weight: Array) -> Array:
+    """The matrix [size, out] that resamples one axis."""
+    matrix = np.zeros((size, len(index)))
+    np.add.at(matrix, (index, np.arange(len(index))[:, None]), weight)
+    return matrix
 
 
 @op
@@ -116,6 +124,15 @@ class Resize(Loops):
             found.append(resize_taps(size, out, self.mode, self.coordinates, None if plain else scale))
         return tuple(found)
 
+    def decompose(self, g: Builder, x: Value) -> Value:
+        """A look-up (nearest) or a product with a constant matrix per axis, for targets without a kernel of it."""
+        for axis, (index, weight) in enumerate(self.taps(x.shape), 2):
+            if self.mode == "nearest":
+                x = g.emit(Take(axis=axis), x, g.constant(index[:, 0], "i64"))
+            else:
+                x = along_axis(g, x, _matrix(x.shape[axis], index, weight), axis)
+        return x
+
     def reference(self, x: Array) -> Array:
         y = widened(x)
         for axis, (index, weight) in enumerate(self.taps(x.shape), 2):
@@ -131,7 +148,5 @@ class Resize(Loops):
                  ) -> tuple[Value | None, ...]:  # fmt: skip
         (x,), (dx,) = xs, dys
         for axis, (index, weight) in enumerate(self.taps(x.shape), 2):
-            matrix = np.zeros((len(index), x.shape[axis]))
-            np.add.at(matrix, (np.arange(len(index))[:, None], index), weight)
-            dx = along_axis(g, dx, matrix, axis)
+            dx = along_axis(g, dx, _matrix(x.shape[axis], index, weight).T, axis)
         return (dx,)
