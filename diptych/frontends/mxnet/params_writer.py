@@ -37,8 +37,9 @@ def dtype_of_code(code: int, what: str) -> np.dtype[Any] | None:
 
 
 def _code(array: Array, name: str) -> int:
+    native = array.dtype.newbyteorder("=")
     for code, dtype in enumerate(_CODES):
-        if dtype is not None and array.dtype == dtype:
+        if dtype is not None and native == dtype:
             return code
     raise InputError(
         f"{name}: MXNet has no type for {array.dtype}; convert the array, for example with astype('float32')"

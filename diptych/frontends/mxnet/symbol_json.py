@@ -22,7 +22,7 @@ from diptych.frontends.mxnet.symbol_writer import write_symbol
 __all__ = ["SymbolGraph", "SymbolNode", "read_symbol", "write_symbol"]
 
 _NO_VERSION = 800  # a file that does not name its writer's version comes from 0.8.0 or earlier
-_MAX_SUBGRAPH_DEPTH = 16
+_MAX_SUBGRAPH_DEPTH = 8
 _GRAPH_KEYS = frozenset({"nodes", "arg_nodes", "heads", "node_row_ptr", "attrs"})
 _NODE_KEYS = frozenset(
     {"op", "name", "inputs", "attrs", "attr", "param", "control_deps", "subgraphs", "backward_source_id"}
