@@ -104,8 +104,10 @@ def _scalar_text(array: Array, dtype: str) -> str:
 
 
 def _digest(array: Array, t: TensorType) -> str:
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return hashlib.sha256(f"{t} ".encode() + little.tobytes()).hexdigest()[:16]
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+    found = hashlib.sha256(f"{t} ".encode())
+    found.update(little)
+    return found.hexdigest()[:16]
 
 
 # -- parsing ------------------------------------------------------------------------------------------------------
