@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["compile_plan", "object_of", "optimize"]
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
-_WHOLE = frozenset({"batch_norm"})
+_WHOLE = frozenset({"batch_norm", "rms_norm"})
 
 
 def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], None] | None = None) -> Graph:
@@ -34,7 +34,7 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
         ("decompose", lambda g: decompose(g, keep=_WHOLE)),
         ("fold constants", fold_constants),
         ("fold affine", fold_affine),
-        ("decompose", decompose),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"})),
         ("fold constants", fold_constants),
         ("simplify", simplify),
         ("fold affine", fold_affine),

@@ -15,7 +15,9 @@ __all__ = ["VIEWS", "Group", "partition"]
 VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "slice"})
 # Anchors whose kernels can apply an expression to their input / to their result.
 PROLOGUE = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm"})
-EPILOGUE = frozenset({"blocked_conv", "mat_mul", "blocked_max_pool", "blocked_avg_pool", *PROLOGUE})
+EPILOGUE = frozenset(
+    {"blocked_conv", "mat_mul", "max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool", *PROLOGUE}
+)
 _REGION = 40  # nodes in one fused region at most
 
 
@@ -80,7 +82,7 @@ class _Partition:
         if not self.fuse:
             return group
         shape = self.graph.types[anchor.outputs[0]].shape
-        if anchor.op.name in EPILOGUE and self.graph.types[anchor.outputs[0]].dtype == "f32":
+        if (anchor.op.name in EPILOGUE or isinstance(anchor.op, Reduction)) and self.graph.types[anchor.outputs[0]].dtype == "f32":
             value = anchor.outputs[0]
             while (region := self.region(value, group)) is not None:
                 group.epilogue += region

@@ -14,6 +14,7 @@ from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv, lower_matmul
 from diptych.schedule.groups import partition
 from diptych.schedule.placement import place_values
+from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
@@ -142,5 +143,8 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     "pack_channels": _pack,
     "unpack_channels": _unpack,
     "concat": _concat,
+    **dict.fromkeys(("softmax", "log_softmax", "layer_norm", "rms_norm"), lower_row),
+    **dict.fromkeys(("max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool"), lower_pool),
+    **dict.fromkeys(("adaptive_avg_pool", "adaptive_max_pool"), lower_adaptive_pool),
     "pad": _pad,
 }
