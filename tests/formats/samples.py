@@ -57,7 +57,7 @@ def params_v1(values: dict[str, np.ndarray]) -> bytes:
     return b"".join(out)
 
 
-def npz_bytes(*, compressed: bool = False) -> bytes:
+def npz_bytes(*, compressed: bool = False, word: bytes = b"row_sparse") -> bytes:
     """An npz file with the names MXNet 2.0 gives, a row-sparse and a CSR array among them."""
     file = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(
@@ -71,7 +71,7 @@ def npz_bytes(*, compressed: bool = False) -> bytes:
             "rows/data": np.array([[1, 2]], np.float32),
             "rows/indices": np.array([2]),
             "rows/shape": np.array([4, 2]),
-            "rows/format": np.array(b"row_sparse"),
+            "rows/format": np.array(word),
             "csr/data": np.array([7.0]),
             "csr/indices": np.array([1]),
             "csr/indptr": np.array([0, 1, 1]),

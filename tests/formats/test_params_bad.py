@@ -121,12 +121,16 @@ def test_reading_takes_little_more_memory_than_the_arrays(tmp_path: Path) -> Non
     tracemalloc.stop()
 
 
-def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+def zipped_pairs(members: list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
-        for name, data in members.items():
+        for name, data in members:
             archive.writestr(name, data)
     return file.getvalue()
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    return zipped_pairs(list(members.items()), method)
 
 
 def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
@@ -188,4 +192,18 @@ def test_damaged_archives() -> None:
     with pytest.raises(FormatError, match="does not write"):
         load_params(zipped({"a.npy": b"x" * 100}, zipfile.ZIP_LZMA))
     with pytest.raises(FormatError, match="format 'coo'"):
-        load_params(npz_bytes().replace(b"\x72\x6f\x77\x5f\x73\x70\x61\x72\x73\x65", b"coo\0\0\0\0\0\0\0"))
+        load_params(npz_bytes(word=b"coo"))
+    with pytest.raises(FormatError, match="two members"), pytest.warns(UserWarning, match="Duplicate"):
+        load_params(zipped_pairs([("a.npy", npy(head(), bytes(4)))] * 2))
+    assert load_params(zipped({})) == {}
+
+
+def test_the_broken_format_header_of_mxnet_2_is_read() -> None:
+    parts = {
+        "data": npy(head("'<f4'", "(1, 2)"), bytes(8)),
+        "indices": npy(head("'<i8'", "(1,)"), bytes(8)),
+        "shape": npy(head("'<i8'", "(2,)"), struct.pack("<2q", 3, 2)),
+        "format": npy("{'descr': '|s10{'descr': '<i8', 'fortran_order': False, 'shape': (), }\n", b"row_sparse"),
+    }
+    value = load_params(zipped({f"w/{name}.npy": data for name, data in parts.items()}))["w"]  # type: ignore[call-overload]
+    assert isinstance(value, RowSparse) and value.dense().shape == (3, 2)

@@ -12,7 +12,7 @@ from diptych.frontends.mxnet.attributes import parse_bool, parse_value
 
 __all__ = ["initializer", "input_names", "mutated_inputs", "output_count", "output_name"]
 
-# Operators with a fixed list of inputs where that list is not obvious. Operators that take any number of inputs never
+# Operators with a fixed list of inputs of which a file may leave out some. Operators that take any number of inputs never
 # miss one: their count is an attribute of the file itself.
 _FIXED = {
     name: tuple(names.split())
@@ -25,18 +25,10 @@ _FIXED = {
             "data label",
         "IdentityAttachKLSparseReg": "data moving_avg",
         "Embedding _contrib_SparseEmbedding": "data weight",
-        "Activation Flatten Reshape Dropout Pooling Pooling_v1 Cast BlockGrad MakeLoss LRN L2Normalization SoftmaxActivation "
-        "SliceChannel SwapAxis Pad transpose expand_dims clip slice slice_axis softmax log_softmax sum mean max min prod norm "
-        "argmax argmin argmax_channel sort argsort topk abs sign exp log log2 log10 log1p expm1 sqrt rsqrt cbrt square round ceil "
-        "floor rint fix trunc relu sigmoid tanh sin cos tan sinh cosh arcsin arccos arctan arcsinh arccosh arctanh degrees "
-        "radians gamma gammaln reverse repeat tile negative reciprocal zeros_like ones_like _copy":
-            "data",
         "ROIPooling _contrib_ROIAlign": "data rois",
         "SpatialTransformer": "data loc",
         "BilinearSampler": "data grid",
-        "GridGenerator": "data",
         "Correlation": "data1 data2",
-        "_contrib_MultiBoxPrior": "data",
         "_contrib_MultiBoxTarget": "anchor label cls_pred",
         "_contrib_MultiBoxDetection": "cls_prob loc_pred anchor",
         "_contrib_Proposal _contrib_MultiProposal": "cls_prob bbox_pred im_info",
@@ -48,7 +40,6 @@ _FIXED = {
         "take": "a indices",
         "batch_take": "a indices",
         "pick": "data index",
-        "one_hot": "indices",
         "where": "condition x y",
     }.items()
     for name in group.split()
