@@ -204,6 +204,11 @@ class Executable:
         """Memory that the code and its constants take."""
         return self._core.object.size
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held now: code, weights and the arenas made so far."""
+        return self._core.object.size + self._core.weights.nbytes + sum(f.nbytes for f in self._core.frames)
+
     def __call__(self, *arrays: Any) -> Any:
         """Run the model: one array, or a tuple when there are several outputs."""
         return self.call(*arrays)

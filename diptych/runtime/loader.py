@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import platform
 import struct
 import weakref
@@ -199,6 +200,8 @@ def _c_symbol(name: str) -> int | None:
 
 def machine() -> int:
     """The ELF machine number of this computer; UnsupportedError when diptych makes no code for it."""
+    if os.name != "posix":
+        raise UnsupportedError("native execution needs a POSIX system (Linux, macOS, BSD); use the NumPy target here")
     name = platform.machine().lower()
     if name in ("x86_64", "amd64"):
         return X86_64
@@ -232,7 +235,9 @@ def load_object(code: bytes, symbols: Mapping[str, int] | None = None, *, immort
     try:
         image = link(obj, layout, base, resolve)
         ctypes.memmove(base, (ctypes.c_char * layout.size).from_buffer(image.data), layout.size)
-        # On aarch64 Linux the kernel makes the caches coherent when pages first become executable.
+        # On aarch64 Linux the kernel makes the caches coherent when pages first become executable; macOS wants a call.
+        if obj.machine == AARCH64 and hasattr(_c(), "sys_icache_invalidate"):
+            _c().sys_icache_invalidate(ctypes.c_void_p(base), ctypes.c_size_t(layout.size))
         _protect(base, image.code_end, _READ | _EXEC)
         _protect(base + image.code_end, image.ro_end - image.code_end, _READ)
     except BaseException:

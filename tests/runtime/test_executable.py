@@ -304,7 +304,10 @@ def test_large_arenas_and_weights_are_zeroed_and_aligned() -> None:
     assert aligned_bytes(10, 4096).ctypes.data % 4096 == 0
     n = 1 << 20
     model, a = _adder(2, (n,)), np.ones(n, np.float32)
+    before = model.memory_bytes
     assert model(a, a).sum() == 2 * n
+    assert model.memory_bytes >= before + model.arena_bytes == before + 4 * n
+    assert 0 < model.code_bytes <= before
 
 
 def _in_child(model: Executable, a: np.ndarray[Any, Any]) -> int:
