@@ -90,7 +90,7 @@ def _stated(model: Named, args: argparse.Namespace, twin: str) -> dict[str, Arra
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare and report; status 1 when an engine that was measured gives a wrong answer."""
+    """Compare and report; status 1 when an engine gives a wrong answer or fails."""
     options = {k: v for k, v in (("precision", args.precision), ("accuracy", args.accuracy)) if v}
     settings = Settings(
         engines=tuple(e.strip() for e in args.engines.split(",") if e.strip()) if args.engines else (),
@@ -102,4 +102,4 @@ def run(args: argparse.Namespace) -> int:
     )
     report = compare(subject(args), settings, say if sys.stderr.isatty() or not args.quick else lambda text: None)
     emit(args, report.as_json(), report.as_text())
-    return 1 if any(r.state == "measured" and not r.passed for r in report.rows) else 0
+    return 1 if any(r.state == "failed" or (r.state == "measured" and not r.passed) for r in report.rows) else 0

@@ -24,6 +24,7 @@ from diptych.cli.common import (
 )
 from diptych.compare.subject import InputSpec, random_inputs
 from diptych.compare.table import milliseconds, seconds, table
+from diptych.compare.workers.diptych_engine import leaves
 from diptych.errors import InputError
 from diptych.ir import Array
 
@@ -110,8 +111,7 @@ def run(args: argparse.Namespace) -> int:
     ready = time.perf_counter()
     answer = model(*(arrays[n] for n in model.input_names))
     done = time.perf_counter()
-    values = answer if isinstance(answer, (tuple, list)) else (answer,)
-    outputs = {n: np.asarray(v) for n, v in zip(model.output_names, values, strict=True)}
+    outputs = {n: np.asarray(v) for n, v in zip(model.output_names, leaves(answer), strict=True)}
     if args.output:
         np.savez(Path(args.output), **outputs)  # type: ignore[arg-type]  # names become keywords
     made = [_summary(n, a, args.top_k) for n, a in outputs.items()]

@@ -86,8 +86,9 @@ class Process:
             self.close()
             raise EngineError(f"{self.name}: no answer to {op!r} within {timeout:.0f} s; process ended") from None
         except (EOFError, OSError):
+            words = self._last_words()
             self.close()
-            raise EngineError(f"{self.name}: the process ended during {op!r}{self._last_words()}") from None
+            raise EngineError(f"{self.name}: the process ended during {op!r}{words}") from None
         if "error" in header:
             if os.environ.get("DIPTYCH_DEBUG"):
                 raise EngineError(f"{self.name}: {header['trace']}")
@@ -96,6 +97,8 @@ class Process:
         return header, list(worker.decode(header, raw).values())
 
     def _last_words(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.child.wait(2)
         self.log.seek(0)
         lines = [s for s in self.log.read()[-4000:].decode(errors="replace").splitlines() if s.strip()]
         return f" (exit status {self.child.poll()}): {lines[-1]}" if lines else f" (exit status {self.child.poll()})"

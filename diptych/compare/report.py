@@ -170,7 +170,8 @@ class Report:
             cold = seconds(r.cold.total) if r.cold else "-"
             phases = [seconds(s.import_s), seconds(s.load_s), seconds(s.first_s), seconds(s.total)]
             cells.append([r.title, *phases, cold, megabytes(s.peak), megabytes(r.installed)])
-        return "start of a fresh process (seconds)\n" + table(heads, cells)
+        text = "start of a fresh process (seconds)\n" + table(heads, cells)
+        return text + "\n  load: building and compiling the model; a PyTorch module's own imports are part of it"
 
 
 def _error(value: float) -> str:

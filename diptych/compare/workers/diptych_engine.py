@@ -5,7 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "leaves"]
+
+
+def leaves(answer: Any) -> list[Any]:
+    """The arrays of an answer in order, whatever the PyTorch module packs them in."""
+    if isinstance(answer, dict):
+        answer = list(answer.values())
+    if isinstance(answer, (tuple, list)):
+        return [leaf for part in answer for leaf in leaves(part)]
+    return [] if answer is None else [answer]
 
 
 class Engine:
@@ -50,7 +59,7 @@ class Engine:
 
     def fetch(self, answer: Any) -> list[Any]:
         """The answer as arrays."""
-        return list(answer) if isinstance(answer, (tuple, list)) else [answer]
+        return leaves(answer)
 
     def variants(self) -> list[str]:
         """Only one way."""
