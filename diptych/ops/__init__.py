@@ -23,6 +23,7 @@ from diptych.ops.attention import Attention
 from diptych.ops.base import OPS, Arg, Composite, Contraction, Elementwise, Loops, Movement, Reduction, S, Sample, op
 from diptych.ops.build import Builder
 from diptych.ops.conv import Conv, ConvTranspose
+from diptych.ops.detection import BoxNms, DeformableColumns, GridSample, RoiAlign, RoiPool
 from diptych.ops.elementwise import (
     Abs,
     Ceil,
@@ -121,6 +122,7 @@ __all__ = [
     "BitwiseNot",
     "BitwiseOr",
     "BitwiseXor",
+    "BoxNms",
     "BroadcastTo",
     "Builder",
     "Cast",
@@ -136,6 +138,7 @@ __all__ = [
     "Cosh",
     "CumProd",
     "CumSum",
+    "DeformableColumns",
     "DepthToSpace",
     "Div",
     "Elementwise",
@@ -154,6 +157,7 @@ __all__ = [
     "Gelu",
     "Greater",
     "GreaterEqual",
+    "GridSample",
     "GroupNorm",
     "Gru",
     "HardSigmoid",
@@ -213,6 +217,8 @@ __all__ = [
     "RightShift",
     "RmsNorm",
     "Rnn",
+    "RoiAlign",
+    "RoiPool",
     "Round",
     "Rsqrt",
     "S",
