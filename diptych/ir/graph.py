@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,10 @@ class Op:
 
     name: ClassVar[str]
     __slots__ = ()
+
+    if TYPE_CHECKING:  # an operator looked up by name takes whatever attributes its class has
+
+        def __init__(self, *args: Any, **attributes: Any) -> None: ...
 
     def infer(self, *types: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         """The type rule: result types from operand types; raises TypeRuleError."""

@@ -15,17 +15,14 @@ Text is treated as hostile: sizes are bounded, nothing in it is executed, and wh
 from __future__ import annotations
 
 import ast
-import hashlib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NoReturn
 
-import numpy as np
-
 from diptych.errors import DiptychError, FormatError, GraphError
 from diptych.ir.graph import Array, Graph, Node, Op
+from diptych.ir.literal import attribute_text, digest, literal, scalar_text, scalar_value
 from diptych.ir.types import TensorType, numpy_dtype
 from diptych.ir.verify import verify
 
@@ -54,7 +51,7 @@ def print_graph(graph: Graph) -> str:
         lines.append(f"%{v} = input {name!r} : {graph.types[v]}")
     for v, array in sorted(graph.constants.items()):
         t = graph.types[v]
-        value = _scalar_text(array, t.dtype) if t.rank == 0 else f"sha256:{_digest(array, t)}"
+        value = scalar_text(array, t.dtype) if t.rank == 0 else f"sha256:{digest(array, t)}"
         lines.append(f"%{v} = const {t} {value}{_comment(graph.constant_names.get(v, ''), '')}")
     for node in graph.nodes:
         outs = ", ".join(f"%{v}" for v in node.outputs)
@@ -77,37 +74,8 @@ def _comment(name: str, source: str) -> str:
 
 
 def _attributes_text(op: Op) -> str:
-    items = [f"{f.name}={_attribute_text(op, f.name, getattr(op, f.name))}" for f in fields(op)]  # type: ignore[arg-type]
+    items = [f"{f.name}={attribute_text(op, f.name, getattr(op, f.name))}" for f in fields(op)]  # type: ignore[arg-type]
     return f" {{{', '.join(items)}}}" if items else ""
-
-
-def _attribute_text(op: Op, name: str, value: Any) -> str:
-    if type(value) is tuple:
-        inner = ", ".join(_attribute_text(op, name, v) for v in value)
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
-    if value is None or type(value) in (bool, int, float, str):
-        return repr(value)
-    raise GraphError(
-        f"{op.name}: attribute {name} holds a {type(value).__name__}; attributes are made of None, bool, int, float, "
-        "str and tuples of them"
-    )
-
-
-def _scalar_text(array: Array, dtype: str) -> str:
-    """Exactly this value: decimal where that reads back to the same bits, else hexadecimal."""
-    if dtype == "bool" or dtype[0] in "iu":
-        return repr(array.item())
-    if dtype == "bf16" or np.isnan(array):
-        return f"bits:{int.from_bytes(array.astype(array.dtype.newbyteorder('>')).tobytes(), 'big'):#x}"
-    short = str(array[()])
-    return short if array.dtype.type(float(short)) == array[()] else float(array).hex()
-
-
-def _digest(array: Array, t: TensorType) -> str:
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
-    found = hashlib.sha256(f"{t} ".encode())
-    found.update(little)
-    return found.hexdigest()[:16]
 
 
 # -- parsing ------------------------------------------------------------------------------------------------------
@@ -226,7 +194,7 @@ class _Line:
             call = ast.parse(f"f({body})", mode="eval").body
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
                 raise ValueError("NAME=VALUE, ... expected")
-            return {_keyword(k): _literal(k.value) for k in call.keywords}
+            return {_keyword(k): literal(k.value) for k in call.keywords}
         except (ValueError, SyntaxError, RecursionError, MemoryError) as e:
             self.fail(f"bad attributes ({e})")
 
@@ -244,24 +212,6 @@ def _keyword(k: ast.keyword) -> str:
     if k.arg is None:
         raise ValueError("** is not an attribute")
     return k.arg
-
-
-def _literal(node: ast.expr) -> Any:
-    """As ast.literal_eval, narrowed to what attributes are made of, plus inf and nan."""
-    if isinstance(node, ast.Tuple):
-        return tuple(_literal(e) for e in node.elts)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        value = None if isinstance(node.operand, (ast.Tuple, ast.UnaryOp)) else _literal(node.operand)
-        if type(value) not in (int, float):
-            raise ValueError("only a number can be negative")
-        return -value  # type: ignore[operator]
-    if isinstance(node, ast.Name) and node.id in ("inf", "nan"):
-        return float(node.id)
-    if isinstance(node, ast.Constant) and (node.value is None or type(node.value) in (bool, int, float, str)):
-        if type(node.value) is int and node.value >= 1 << 64:
-            raise ValueError("an integer past 64 bits")
-        return node.value
-    raise ValueError(f"{type(node).__name__} is not a plain value")
 
 
 class _Reader:
@@ -311,8 +261,8 @@ class _Reader:
                 line.fail(f"the array of constant %{v} is needed: pass it in `constants`")
             if tuple(array.shape) != t.shape or array.dtype != numpy_dtype(t.dtype):
                 line.fail(f"the array given for %{v} is {array.dtype}{list(array.shape)}, not {t}")
-            if _digest(array, t) != sha.group(1):
-                line.fail(f"the array given for %{v} is not the one that was printed (digest {_digest(array, t)})")
+            if digest(array, t) != sha.group(1):
+                line.fail(f"the array given for %{v} is not the one that was printed (digest {digest(array, t)})")
             self.constants[v] = array
         name, source = line.comment()
         if source:
@@ -385,31 +335,9 @@ class _Reader:
 
 
 def _scalar(line: _Line, dtype: str) -> Array:
-    """The rank-0 array written by `_scalar_text`."""
+    """The rank-0 array written by `scalar_text`."""
     word = line.take(_NUMBER, "a number").group()
     try:
-        return _scalar_value(word, dtype)
+        return scalar_value(word, dtype)
     except (ValueError, KeyError, OverflowError) as e:
         line.fail(f"{word!r} is not a {dtype} number ({e})")
-
-
-def _scalar_value(word: str, dtype: str) -> Array:
-    storage = numpy_dtype(dtype)
-    if word.startswith("bits:0x"):
-        raw = int(word[7:], 16).to_bytes(storage.itemsize, "big")
-        return np.frombuffer(raw, storage.newbyteorder(">")).astype(storage).reshape(())
-    if dtype == "bool":
-        return np.asarray({"True": True, "False": False}[word])
-    if dtype[0] in "iu":
-        number = int(word)
-        if not np.iinfo(storage).min <= number <= np.iinfo(storage).max:
-            raise ValueError("out of range")
-        return np.asarray(number, storage)
-    if dtype == "bf16":
-        raise ValueError("bits:0x... expected")
-    value = float.fromhex(word) if "0x" in word else float(word)
-    with np.errstate(over="ignore"):
-        array = np.asarray(value, storage)
-    if math.isfinite(value) and not np.isfinite(array):
-        raise ValueError("out of range")
-    return array

@@ -71,7 +71,8 @@ class Elementwise(Op):
         """Default rule: operands of one dtype, shapes broadcast as in NumPy, same dtype out."""
         if len({t.dtype for t in types}) != 1:
             raise TypeRuleError(f"operands must have one dtype, got {', '.join(t.dtype for t in types)}")
-        return types[0].with_shape(broadcast(*(t.shape for t in types)))
+        first: TensorType = types[0]
+        return first.with_shape(broadcast(*(t.shape for t in types)))
 
     def lower(self, k: Math, *xs: Any, **_: Any) -> Val:
         """The body of the loop, on scalars or vectors."""
@@ -139,7 +140,7 @@ def _snake(name: str) -> str:
 @dataclass_transform(frozen_default=True)
 def op(cls: C) -> C:
     """Make `cls` a frozen dataclass, check that no rule is missing, and register it under its snake_case name."""
-    cls = dataclass(frozen=True, slots=True)(cls)
+    cls = dataclass(frozen=True, slots=True)(cls)  # type: ignore[assignment]
     kinds = [(kind, rules) for kind, rules in _KINDS if issubclass(cls, kind)]
     if len(kinds) != 1:
         raise TypeError(f"{cls.__name__}: an operator is exactly one of {', '.join(k.__name__ for k, _ in _KINDS)}")

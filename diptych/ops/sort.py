@@ -64,7 +64,7 @@ class Sort(Loops):
         if dys[0] is None:
             return (None,)
         back = g.emit_all(Sort(self.axis), ys[1])[1]  # sorting the indices inverts the permutation
-        return (g.emit(OPS["gather"](axis=normalize_axis(self.axis, xs[0].rank)), dys[0], back),)  # type: ignore[call-arg]
+        return (g.emit(OPS["gather"](axis=normalize_axis(self.axis, xs[0].rank)), dys[0], back),)
 
 
 @op
