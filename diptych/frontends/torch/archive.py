@@ -6,9 +6,11 @@ import json
 import os
 import tempfile
 import zipfile
+from math import prod
 from typing import Any
 
 from diptych.errors import DiptychError, FormatError
+from diptych.frontends.torch.archive_graph import check_graph
 from diptych.frontends.torch.export import quiet
 
 __all__ = ["load_archive"]
@@ -105,10 +107,12 @@ def _check_contents(path: str, source: zipfile.ZipFile, names: dict[str, zipfile
         if inner.startswith("models/") or inner.endswith(".json"):
             if member.file_size > _MAX_GRAPH:
                 raise FormatError(f"{path}: {inner} has {member.file_size} bytes")
+        if inner.startswith("models/"):
+            check_graph(path, source.read(member))
         if folder in ("data/weights", "data/constants"):
             base = inner.rsplit("/", 1)[1]
             if base.endswith("_config.json"):
-                _check_config(path, inner, source.read(member))
+                _check_config(path, inner, source.read(member), names)
             elif not base.startswith(("weight_", "tensor_")):
                 raise FormatError(
                     f"{path}: {inner} is a pickled object, which could run code when loaded; export a model without"
@@ -118,12 +122,14 @@ def _check_contents(path: str, source: zipfile.ZipFile, names: dict[str, zipfile
             raise FormatError(f"{path}: it holds machine code ({inner}); save the exported program instead")
 
 
-def _check_config(path: str, inner: str, text: bytes) -> None:
+def _check_config(path: str, inner: str, text: bytes, names: dict[str, zipfile.ZipInfo]) -> None:
     """The table of weights: none may be pickled, and every one must lie inside its member."""
     try:
         config = json.loads(text)["config"]
         entries = list(config.items())
         pickled = [name for name, entry in entries if entry["use_pickle"] is not False]
+        folder = inner.rsplit("/", 1)[0]
+        hollow = [n for n, e in entries if not names[f"{folder}/{e['path_name']}"].file_size and _elements(e)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise FormatError(f"{path}: {inner} is not a table of weights: {e}") from e
     if pickled:
@@ -131,3 +137,9 @@ def _check_config(path: str, inner: str, text: bytes) -> None:
             f"{path}: {', '.join(map(str, pickled[:3]))} are stored as pickles, which could run code when loaded;"
             " convert them to plain tensors before saving"
         )
+    if hollow:
+        raise FormatError(f"{path}: {', '.join(map(str, hollow[:3]))} have a shape but no data")
+
+
+def _elements(entry: Any) -> int:
+    return prod(int(size["as_int"]) for size in entry["tensor_meta"]["sizes"])

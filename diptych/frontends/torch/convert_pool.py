@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.frontends.torch.lower import Context, converts, refuse
+from diptych.frontends.torch.lower import Context, NotComputed, converts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,11 +51,7 @@ def _max_pool_with_indices(rank: int) -> Callable[..., Any]:
     return convert
 
 
-class _NoIndices:
-    """Stands for the places of the maxima, which nothing may read."""
-
-
-_NO_INDICES = _NoIndices()
+_NO_INDICES = NotComputed()
 
 
 def _avg_pool(rank: int) -> Callable[..., Value]:
@@ -65,9 +61,12 @@ def _avg_pool(rank: int) -> Callable[..., Value]:
         strides = _each(stride, rank) if stride or isinstance(stride, int) else size
         pads = tuple((p, p) for p in _each(padding, rank))
         if divisor_override is not None:
-            if ceil_mode:
-                refuse("divisor_override together with ceil_mode; leave one of them out")
-            count_include_pad = True  # then every window is divided by its full size, which is corrected below
+            # windows over zeros written out: each is divided by its full size, which is corrected below
+            at = x.rank - rank
+            ends = [(o - 1) * s + k - d - lo for o, s, k, d, (lo, _) in
+                    zip(c.shape[at:], strides, size, x.shape[at:], pads)]  # fmt: skip
+            widths = [(0, 0)] * at + [(lo, max(hi, 0)) for (lo, _), hi in zip(pads, ends)]
+            x, pads, ceil_mode, count_include_pad = c.g.pad(x, widths), ((0, 0),) * rank, False, True
         rounding = "ceil_torch" if ceil_mode else "floor"
         y = _batched(c, x, rank, lambda v: c.emit(
             "avg_pool", v, kernel=size, strides=strides, pads=pads, rounding=rounding,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from diptych.errors import InputError, TypeRuleError, UnsupportedError
 from diptych.frontends.torch.dtypes import ir_dtype, torch_dtype
 from diptych.ir import DTYPES, TensorType, dtype_of
 
-__all__ = ["bind", "describe", "is_tensor_like", "leaf_names", "stand_in"]
+__all__ = ["bind", "describe", "is_tensor_like", "leaf_names", "register_trees", "stand_in"]
 
 
 def is_tensor_like(x: Any) -> bool:
@@ -68,6 +70,16 @@ def _as_pair(x: Any) -> TensorType | None:
     else:
         return None
     return TensorType(tuple(int(d) for d in shape), name)
+
+
+def register_trees(model: Any) -> None:
+    """Let torch flatten the cache class of transformers where a model of that library may take or return one."""
+    if "transformers" not in sys.modules and not type(model).__module__.startswith("transformers."):
+        return
+    with contextlib.suppress(ImportError):  # older and newer releases keep it elsewhere or register it themselves
+        from transformers.integrations.executorch import register_dynamic_cache_export_support
+
+        register_dynamic_cache_export_support()
 
 
 def bind(signature: inspect.Signature | None, model: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[

@@ -15,7 +15,16 @@ from diptych.ir.types import numpy_dtype
 from diptych.ops.base import OPS
 from diptych.ops.build import Builder
 
-__all__ = ["CONVERTERS", "ArrayCache", "Context", "NotConvertible", "converts", "lower_nodes", "refuse"]
+__all__ = [
+    "CONVERTERS",
+    "ArrayCache",
+    "Context",
+    "NotComputed",
+    "NotConvertible",
+    "converts",
+    "lower_nodes",
+    "refuse",
+]
 
 Convert = TypeVar("Convert", bound=Callable[..., Any])
 
@@ -53,6 +62,7 @@ class Context:
         self.g = g
         self.symbols = symbols  # the number each symbolic extent stands for
         self.arrays = arrays
+        self.fakes: tuple[Any, ...] = ()  # meta["val"] of the operands of the node at work
         self.out: Any = None  # meta["val"] of the node at work: a fake tensor, or a tuple of them
         self._lifted: dict[tuple[Any, ...], Value] = {}
 
@@ -179,6 +189,10 @@ def lower_nodes(c: Context, model: str, graph_module: Any, placeholders: Sequenc
     return result
 
 
+class NotComputed:
+    """Stands for a second result that is hardly ever read; reading it is refused."""
+
+
 class _Absent:
     """Stands for the result of a node that could not be converted, so that the walk can go on and find the rest."""
 
@@ -239,9 +253,12 @@ def _convert(c: Context, node: Any, args: Any, kwargs: Any, missing: list[Missin
     if name in _REGIONS:
         return _walk(c, args[_REGIONS[name]], args[_REGIONS[name] + 1 :], missing)
     leaves = _leaves((args, kwargs), [])
+    c.fakes = tuple(a.meta.get("val") if isinstance(a, torch.fx.Node) else None for a in node.args)
     if not any(x is _ABSENT or isinstance(x, Value) for x in leaves):
         return _fold(node, args, kwargs)
     converter = CONVERTERS.get(name)
+    if any(isinstance(x, NotComputed) for x in leaves):
+        raise NotConvertible("the places of the maxima of a pooling layer are not computed; use return_indices=False")
     if converter is None:
         missing.append(Missing(name, c.g.layer, c.g.source, _advice(name)))
         return _ABSENT

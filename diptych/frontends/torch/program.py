@@ -8,8 +8,7 @@ from typing import Any
 
 from diptych.errors import GraphError, UnsupportedError
 from diptych.frontends.torch.dtypes import ir_dtype
-from diptych.frontends.torch.inputs import _key
-from diptych.frontends.torch.lower import ArrayCache, Context, lower_nodes
+from diptych.frontends.torch.lower import ArrayCache, Context, NotComputed, lower_nodes
 from diptych.ir import Graph, TensorType, Value
 from diptych.ops.build import Builder
 
@@ -106,6 +105,11 @@ def to_graph(program: Program, symbols: Mapping[Any, int], arrays: ArrayCache, n
             continue  # the caller's arrays are never written; the results do not depend on that
         if spec.kind.name != "USER_OUTPUT":
             raise UnsupportedError(f"{name}: outputs of kind {spec.kind.name.lower()} are not supported")
+        if isinstance(result, NotComputed):
+            raise UnsupportedError(
+                f"{name}: the places of the maxima of a pooling layer are not computed, so they cannot be returned;"
+                " use return_indices=False"
+            )
         if isinstance(result, torch.Tensor):
             result = c.lift(result)
         if isinstance(result, Value):
@@ -143,10 +147,8 @@ def _broadcast(tensor: Any) -> bool:
 def _name_outputs(c: Context, exported: Any, slots: list[Any], outputs: list[Value]) -> dict[str, Value]:
     """Outputs by the path in the result's structure; half-precision models give half-precision results."""
     import torch
-    import torch.utils._pytree as pytree
 
-    tree = pytree.tree_unflatten(list(range(len(slots))), exported.call_spec.out_spec)
-    paths = {leaf: path for path, leaf in pytree.tree_flatten_with_path(tree)[0]}
+    paths = _paths(exported.call_spec.out_spec, len(slots))
     fakes = [n.meta.get("val") if isinstance(n, torch.fx.Node) else None for n in _output_args(exported)]
     fakes = fakes[len(fakes) - len(slots) :]
     feed = iter(outputs)
@@ -158,13 +160,32 @@ def _name_outputs(c: Context, exported: Any, slots: list[Any], outputs: list[Val
         fake = fakes[i]
         if isinstance(fake, torch.Tensor) and ir_dtype(fake.dtype) in ("f16", "bf16"):
             value = c.g.cast(value, ir_dtype(fake.dtype))
-        path = [_key(k) for k in paths.get(i, ())]
-        if not path:
-            label = "output" if len(slots) == 1 else f"output{i}"
-        else:
-            label = ".".join(path) if not path[0].isdigit() else "output" + ".".join(path)
-        named[label] = value
+        named[paths[i]] = value
     return named
+
+
+def _paths(spec: Any, count: int) -> list[str]:
+    """A name for every leaf of the results: "output" for a single one, "output0" in a tuple, "logits", "states.0"."""
+    names: list[str] = []
+
+    def walk(node: Any, path: list[str]) -> None:
+        if node.is_leaf():
+            names.append(".".join(path) if path and not path[0].isdigit() else "output" + ".".join(path))
+            return
+        children = node.children() if callable(getattr(node, "children", None)) else node.children_specs
+        for key, child in zip(_child_names(node.context, len(children)), children, strict=True):
+            walk(child, [*path, key])
+
+    walk(spec, [])
+    return names if len(set(names)) == len(names) == count else [f"output{i}" for i in range(count)]
+
+
+def _child_names(context: Any, count: int) -> list[str]:
+    """The keys of a container, from the context of its spec: dicts and result classes keep them there."""
+    for keys in (context, context[0] if isinstance(context, (list, tuple)) and context else None):
+        if isinstance(keys, (list, tuple)) and len(keys) == count and all(isinstance(k, str) for k in keys):
+            return [str(k) for k in keys]
+    return [str(i) for i in range(count)]
 
 
 def _output_args(exported: Any) -> list[Any]:

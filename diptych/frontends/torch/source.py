@@ -12,7 +12,7 @@ from typing import Any
 from diptych.errors import FormatError, InputError, UnsupportedError
 from diptych.frontends.torch import export as exporter
 from diptych.frontends.torch.dtypes import ir_dtype
-from diptych.frontends.torch.inputs import bind, describe, is_tensor_like, leaf_names, stand_in
+from diptych.frontends.torch.inputs import bind, describe, is_tensor_like, leaf_names, register_trees, stand_in
 from diptych.frontends.torch.lower import ArrayCache
 from diptych.frontends.torch.program import Program, bind_symbols, to_graph
 from diptych.ir import Graph, TensorType
@@ -37,6 +37,7 @@ def source(model: Any, example_inputs: Any = None, *, dynamic: Any = None) -> To
         import torch.export
     except ImportError as e:
         raise UnsupportedError("PyTorch models need torch: pip install torch") from e
+    register_trees(model)
     if isinstance(model, (str, os.PathLike)):
         from diptych.frontends.torch.archive import load_archive
 
