@@ -95,6 +95,11 @@ def load_lanes(fn: Fn, base: ir.Value, at: Index, stride: int, dtype: str, lanes
     if stride == -1 and count == lanes:
         v = fn.load(fn.at(base, fn.iadd(at, 1 - lanes), dtype), dtype, lanes)
         return shuffle(fn, v, None, range(lanes - 1, -1, -1))
+    if stride == 2 and count == lanes and lanes >= 4:
+        # Two loads that meet in the middle reach from the first element to the last and no further.
+        low = fn.load(fn.at(base, at, dtype), dtype, lanes)
+        high = fn.load(fn.at(base, fn.iadd(at, lanes - 1), dtype), dtype, lanes)
+        return shuffle(fn, low, high, [2 * i if 2 * i < lanes else 2 * i + 1 for i in range(lanes)])
     if stride == 1:
         if count == lanes:
             return fn.load(fn.at(base, at, dtype), dtype, lanes)
@@ -108,13 +113,13 @@ def load_lanes(fn: Fn, base: ir.Value, at: Index, stride: int, dtype: str, lanes
         if len(runs) == 1:
             return out
         return shuffle(fn, out, None, [i if i < count else 0 for i in range(lanes)])
-    v = None
+    gathered: Any = None
     for i in range(count):
         one = fn.load(fn.at(base, fn.iadd(at, i * stride), dtype), dtype)
-        if v is None:
-            v = fn.splat(one, lanes).ir if count < lanes else _undefined(dtype, lanes)
-        v = fn.b.insert_element(v, one.ir, ir.Constant(I32, i))
-    return Val(v, dtype, lanes)
+        if gathered is None:
+            gathered = fn.splat(one, lanes).ir if count < lanes else _undefined(dtype, lanes)
+        gathered = fn.b.insert_element(gathered, one.ir, ir.Constant(I32, i))
+    return Val(gathered, dtype, lanes)
 
 
 def store_lanes(fn: Fn, v: Val, base: ir.Value, at: Index, stride: int, count: int | None = None) -> None:

@@ -86,7 +86,7 @@ def _make(params: tuple[object, ...], x: Operand, out: Operand, target: Target, 
         work = 0
     per = vector_lanes([x.dtype], target)
     cost = 20 + prod(out.shape) * (window + 2 + expr_cost(epilogue)) / per / (4 if blocked else 2)
-    made = PoolParams(*params, epilogue, dim, block, lanes)  # type: ignore[arg-type]
+    made = PoolParams(*params, epilogue, dim, block, lanes)  # type: ignore[call-arg,arg-type]
     return Kernel("pool", made, (x, *extras, out), 1, work, cost)
 
 
@@ -169,10 +169,11 @@ class _Pool:
     def row(self) -> None:
         fn, n = self.fn, self.out.shape[1 + self.rank]
         first, stop = self.interior()
-        for lo, hi in ((0, first), (stop, n)):
-            if lo < hi:
-                with fn.loop(lo, hi, name="border") as o:
-                    self.point(o, self.p.lanes if self.p.blocked else 1, inside=False)
+        if first + n - stop > 0:
+            with fn.loop(0, first + n - stop, name="border") as i:
+                is_left = fn.b.icmp_signed("<", i, fn.index(first))
+                o = fn.b.select(is_left, i, fn.iadd(i, stop - first))
+                self.point(o, self.p.lanes if self.p.blocked else 1, inside=False)
         if self.p.blocked:
             with fn.loop(first, stop, name="inside") as o:
                 self.point(o, self.p.lanes, inside=True)
