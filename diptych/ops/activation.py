@@ -214,7 +214,9 @@ class Softplus(_Activation):
         return g.where(g.greater(scaled, self.threshold), x, soft if self.beta == 1 else g.mul(soft, 1 / self.beta))
 
     def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
-        return (g.mul(dys[0], g.sigmoid(g.mul(xs[0], self.beta))),)  # that of |x| would be wrong at 0
+        # not that of the decomposition, whose |x| has slope 0 at 0
+        scaled = g.mul(xs[0], self.beta)
+        return (g.where(g.greater(scaled, self.threshold), dys[0], g.mul(dys[0], g.sigmoid(scaled))),)
 
 
 @op
@@ -344,4 +346,5 @@ class LogSigmoid(_Activation):
         return g.sub(g.minimum(x, 0), g.ew("log1p", g.exp(g.neg(g.ew("abs", x)))))
 
     def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
-        return (g.mul(dys[0], g.sigmoid(g.neg(xs[0]))),)  # that of |x| would be wrong at 0
+        # not that of the decomposition, whose |x| has slope 0 at 0
+        return (g.mul(dys[0], g.sigmoid(g.neg(xs[0]))),)

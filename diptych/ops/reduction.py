@@ -263,7 +263,7 @@ class Mean(_Statistic):
 
     axes: Axes
     keepdims: bool = False
-    samples = _samples()
+    samples = (*_samples(empty=False), S((3, 0), grad=False, axes=(1,)))
 
     def reference(self, x: Array) -> Array:
         wide = widened(x)
@@ -281,7 +281,12 @@ class Var(_Statistic):
     axes: Axes
     keepdims: bool = False
     ddof: int = 0
-    samples = (*_samples(), S((3, 7), axes=(1,), ddof=1), S((2, 3, 5), axes=(0, 2), keepdims=True, ddof=1))
+    samples = (
+        *_samples(empty=False),
+        S((3, 0), grad=False, axes=(1,)),
+        S((3, 7), axes=(1,), ddof=1),
+        S((2, 3, 5), axes=(0, 2), keepdims=True, ddof=1),
+    )
 
     def reference(self, x: Array) -> Array:
         wide = widened(x)
