@@ -25,16 +25,17 @@ __all__ = ["compile_plan", "object_of", "optimize"]
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
 _WHOLE = frozenset({"batch_norm", "rms_norm"})
+_ALSO = frozenset({"conv_transpose"})  # no kernel of its own: phases of a convolution
 
 
 def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], None] | None = None) -> Graph:
     """All Graph -> Graph passes, in the one order they run in."""
     stages: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("fold constants", fold_constants),
-        ("decompose", lambda g: decompose(g, keep=_WHOLE)),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE, also=_ALSO)),
         ("fold constants", fold_constants),
         ("fold affine", fold_affine),
-        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"})),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"}, also=_ALSO)),
         ("fold constants", fold_constants),
         ("simplify", simplify),
         ("fold affine", fold_affine),

@@ -31,7 +31,7 @@ class _Both:
 
 
 def block_channels(graph: Graph) -> Graph:
-    """Rewrite f32 2-D convolutions with constant weights, and what lies between them, to [N, C/16, H, W, 16]."""
+    """Rewrite f32 convolutions with constant weights, and what lies between them, to [N, C/16, *S, 16]."""
     return _Pass(graph).run()
 
 
@@ -100,17 +100,19 @@ class _Pass:
         return g.finish({n: self.plain(v) for n, v in zip(graph.output_names, graph.outputs, strict=True)})
 
     def channels_last(self, node: Node) -> None:
-        """NHWC -> NCHW with whole blocks: the blocked form is a view of the NHWC tensor."""
+        """[N, *S, C] -> [N, C, *S] with whole blocks: the blocked form is a view of the channels-last tensor."""
         x, v = self.plain(node.inputs[0]), node.outputs[0]
-        if attributes(node.op)["perm"] == (0, 3, 1, 2) and x.dtype == "f32" and x.shape[3] % BLOCK == 0 and x.shape[3]:
-            split = self.g.reshape(x, (*x.shape[:3], x.shape[3] // BLOCK, BLOCK))
-            self.env[v].blocked = self.g.transpose(split, (0, 3, 1, 2, 4))
+        last, c = x.rank - 1, x.shape[-1]
+        perm = (0, last, *range(1, last))
+        if x.rank in (3, 4, 5) and attributes(node.op)["perm"] == perm and x.dtype == "f32" and c and c % BLOCK == 0:
+            split = self.g.reshape(x, (*x.shape[:-1], c // BLOCK, BLOCK))
+            self.env[v].blocked = self.g.transpose(split, (*perm, x.rank))
 
     # -- rules: the blocked result, or None to stay plain ---------------------------------------------------------
     def conv(self, node: Node) -> Value | None:
         types = [self.graph.types[v] for v in node.inputs]
         g, arrays = self.g, [g_array(self, v) for v in node.inputs[1:]]
-        if types[0].rank != 4 or types[0].dtype != "f32" or any(a is None for a in arrays):
+        if types[0].dtype != "f32" or any(a is None for a in arrays):
             return None
         if 0 in types[0].shape or 0 in self.graph.types[node.outputs[0]].shape:
             return None
@@ -128,7 +130,7 @@ class _Pass:
         return g.emit(op, x, weight, *bias)
 
     def pool(self, node: Node) -> Value | None:
-        if not self.is_blocked(node.inputs[0]) or self.graph.types[node.inputs[0]].rank != 4:
+        if not self.is_blocked(node.inputs[0]):
             return None
         cls = BlockedMaxPool if node.op.name == "max_pool" else BlockedAvgPool
         return self.g.emit(cls(**attributes(node.op)), self.blocked(node.inputs[0]))
@@ -136,32 +138,33 @@ class _Pass:
     def elementwise(self, node: Node) -> Value | None:
         shape = self.graph.types[node.outputs[0]].shape
         full = [v for v in node.inputs if self.graph.types[v].shape == shape]
-        if len(shape) != 4 or not any(self.is_blocked(v) for v in full):
+        if not any(self.is_blocked(v) for v in full):
             return None
         return self.g.emit(node.op, *(self.operand(v, shape) for v in node.inputs))
 
     def operand(self, v: int, shape: tuple[int, ...]) -> Value:
         """An operand that broadcasts to the plain `shape`, in a form that broadcasts to the blocked one."""
         own = self.graph.types[v].shape
-        if len(own) == 4 and own[1] != 1:
+        rank = len(shape)
+        if len(own) == rank and own[1] != 1:
             return self.blocked(v)
         x = self.plain(v)
         if x.type.size == 1:
             return self.g.reshape(x, ())
-        x = self.g.reshape(x, (1,) * (4 - len(own)) + own)
+        x = self.g.reshape(x, (1,) * (rank - len(own)) + own)
         if x.shape[1] == 1:
             return self.g.reshape(x, (*x.shape, 1))
         return self.pack(x)
 
     def reduction(self, node: Node) -> Value | None:
         a, x = attributes(node.op), node.inputs[0]
-        if not self.is_blocked(x) or self.graph.types[x].rank != 4 or not set(a["axes"]) <= {2, 3} or not a["keepdims"]:
+        if not self.is_blocked(x) or min(a["axes"], default=2) < 2 or not a["keepdims"]:
             return None
         return self.g.emit(node.op, self.blocked(x))
 
     def concat(self, node: Node) -> Value | None:
         types = [self.graph.types[v] for v in node.inputs]
-        if attributes(node.op)["axis"] != 1 or types[0].rank != 4 or types[0].dtype != "f32":
+        if attributes(node.op)["axis"] != 1 or types[0].dtype != "f32":
             return None
         if any(t.shape[1] % BLOCK for t in types[:-1]) or sum(map(self.is_blocked, node.inputs)) * 2 < len(types):
             return None
@@ -170,7 +173,7 @@ class _Pass:
     def slice(self, node: Node) -> Value | None:
         a, x = attributes(node.op), node.inputs[0]
         c = self.graph.types[x].shape
-        if not self.is_blocked(x) or len(c) != 4:
+        if not self.is_blocked(x):
             return None
         start, stop, step = a["starts"][1], a["stops"][1], a["steps"][1]
         if step != 1 or start % BLOCK or (stop % BLOCK and stop != c[1]) or stop <= start:

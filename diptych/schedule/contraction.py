@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -162,59 +162,60 @@ def lower_conv(ctx: Context, group: Group) -> None:
     assert w is not None
     groups, plain = at["groups"], at["plain_input"]
     x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
-    o, c, kh, kw = w.shape
+    o, c, *kernel = w.shape
     if any(p != (0, 0) for p in at["pads"]):
         x = pad_spatial(ctx, x, at["pads"], plain, ctx.halos.get(node.inputs[0]))
-    (sh, sw), (dh, dw) = at["strides"], at["dilations"]
-    xs = x.strides
-    row, col = (xs[2], xs[3])
-    taps = tuple(i * dh * row + j * dw * col for i in range(kh) for j in range(kw))
-    n, panels_all, oh, ow, _ = out.shape
+    xs = x.strides[2 : 2 + len(kernel)]
+    step = [s * stride for s, stride in zip(xs, at["strides"], strict=True)]
+    reach = [s * d for s, d in zip(xs, at["dilations"], strict=True)]
+    taps = tuple(sum(i * r for i, r in zip(where, reach, strict=True)) for where in product(*map(range, kernel)))
+    n, panels_all, *spatial, _ = out.shape
     panels = panels_all // groups
-    per_group = w.reshape(groups, o // groups, c, kh * kw)
-    packed = np.stack([pack_weights(g) for g in per_group])
+    packed = np.stack([pack_weights(g) for g in w.reshape(groups, o // groups, c, len(taps))])
     weights = ctx.weights(packed)
     has_bias = len(node.inputs) > 2
     expr, values = _epilogue(ctx, group, has_bias)
     views = [_readable(ctx, ctx.view(v), out.shape, -1) for v in values]
-    sides = [_conv_side(v, groups, panels) for v in views]
+    sides = [_conv_side(v, panels) for v in views]
+    outer = spatial[:-2]  # the last two spatial axes are the pixels of a tile; any before them are like a batch
     if has_bias:
         bias = ctx.constant(node.inputs[2])
         assert bias is not None
         padded = np.zeros(panels_all * PANEL, np.float32)
         padded[:o] = bias
         views.insert(0, ctx.weights(padded))
-        sides.insert(0, Side((0, panels * PANEL), 0, 0, PANEL, 1))
-    out_side = _conv_side(out, groups, panels)
-    x_side = Side((xs[0], 0 if plain else c // PANEL * xs[1]), row * sh, col * sw, 0)
-    if groups == 1:
-        x_side = replace(x_side, batch=(xs[0], 0))
-    x_block, x_k = (0, xs[1]) if plain else (xs[1], xs[4])
-    t = choose(ctx.target, batch=n * groups, pixels=oh * ow, panels=panels, k=c, taps=len(taps))
+        sides.insert(0, Side((0, panels * PANEL, *(0 for _ in outer)), 0, 0, PANEL, 1))
+    per_group = 0 if groups == 1 else c // PANEL * x.strides[1]
+    row = step[-2] if len(step) > 1 else 0
+    x_side = Side((x.strides[0], per_group, *step[:-2]), row, step[-1], 0)
+    rows, cols = spatial[-2] if len(spatial) > 1 else 1, spatial[-1]
+    x_block, x_k = (0, x.strides[1]) if plain else (x.strides[1], x.strides[-1])
+    t = choose(ctx.target, batch=n * groups * prod(outer), pixels=rows * cols, panels=panels, k=c, taps=len(taps))
     blocks, tail = (0, c) if plain else divmod(c, PANEL)
     params = ContractParams(
-        (n, groups), oh, ow, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
-        (0, panels * packed.shape[-1]), packed.shape[-1], out_side, True, expr, tuple(sides),
-        t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer,
+        (n, groups, *outer), rows, cols, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
+        (0, panels * packed.shape[-1], *(0 for _ in outer)), packed.shape[-1], _conv_side(out, panels), True, expr,
+        tuple(sides), t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer,
     )  # fmt: skip
     args = [x, weights, *views, out]
     cost = 2.0 * prod(out.shape) * c * len(taps) / _FLOPS_PER_NS
     ctx.call(Kernel("contract", params, tuple(v.operand for v in args), 1, params.work, cost), args)
 
 
-def _conv_side(view: View, groups: int, panels: int) -> Side:
-    s = view.strides
-    return Side((s[0], panels * s[1]), s[2], s[3], s[1], s[4])
+def _conv_side(view: View, panels: int) -> Side:
+    n, block, *spatial, lane = view.strides
+    row = spatial[-2] if len(spatial) > 1 else 0
+    return Side((n, panels * block, *spatial[:-2]), row, spatial[-1], block, lane)
 
 
 def pad_spatial(ctx: Context, x: View, pads: Sequence[tuple[int, int]], plain: bool,
                 halo: Sequence[tuple[int, int]] | None = None) -> View:  # fmt: skip
     """x with zeros around its two spatial axes (blocked: axes 2 and 3 of 5): a view if it has them already."""
     if halo is not None and all(p[0] <= h[0] and p[1] <= h[1] for p, h in zip(pads, halo, strict=True)):
-        (top, bottom), (left, right) = pads
-        n, blocks, h, w, lanes = x.shape
-        shape = (n, blocks, h + top + bottom, w + left + right, lanes)
-        return View(x.buffer, x.offset - top * x.strides[2] - left * x.strides[3], shape, x.strides, x.dtype)
+        n, blocks, *spatial, lanes = x.shape
+        shape = (n, blocks, *(d + lo + hi for d, (lo, hi) in zip(spatial, pads, strict=True)), lanes)
+        before = sum(lo * s for (lo, _), s in zip(pads, x.strides[2:-1], strict=True))
+        return View(x.buffer, x.offset - before, shape, x.strides, x.dtype)
     spread = ((0, 0), (0, 0), *pads) if plain else ((0, 0), (0, 0), *pads, (0, 0))
     shape = tuple(d + lo + hi for d, (lo, hi) in zip(x.shape, spread, strict=True))
     out = ctx.temp(shape)

@@ -44,18 +44,17 @@ def _halos(ctx: Context, groups: list[Group], made: set[int]) -> None:
         if a["plain_input"] or is_depthwise(ctx, group) or v not in made or v in ctx.results:
             continue
         if any(p != (0, 0) for p in a["pads"]):
-            old = room.get(v, [(0, 0), (0, 0)])
+            old = room.get(v, [(0, 0)] * len(a["pads"]))
             room[v] = [(max(o[0], p[0]), max(o[1], p[1])) for o, p in zip(old, a["pads"], strict=True)]
     for v, pads in room.items():
         t = ctx.graph.types[v]
-        n, blocks, h, w, lanes = t.shape
-        (top, bottom), (left, right) = pads
-        outer = (n, blocks, h + top + bottom, w + left + right, lanes)
+        n, blocks, *spatial, lanes = t.shape
+        outer = (n, blocks, *(d + lo + hi for d, (lo, hi) in zip(spatial, pads, strict=True)), lanes)
         strides = contiguous(outer)
-        size = strides[0] * n * itemsize(t.dtype)
-        buffer = ctx.buffer("halo", size)
+        buffer = ctx.buffer("halo", strides[0] * n * itemsize(t.dtype))
         ctx.buffers[buffer].halo = (outer, tuple(pads), t.dtype)
-        ctx.views[v] = View(buffer, top * strides[2] + left * strides[3], t.shape, strides, t.dtype)
+        before = sum(lo * s for (lo, _), s in zip(pads, strides[2:-1], strict=True))
+        ctx.views[v] = View(buffer, before, t.shape, strides, t.dtype)
         ctx.halos[v] = tuple(pads)
 
 
