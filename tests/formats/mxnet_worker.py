@@ -88,6 +88,8 @@ def graphs():
     for name in ("resnet18_v2", "mobilenet_v2_0_5", "squeezenet1_1", "densenet121", "inception_v3"):
         net = getattr(mx.gluon.model_zoo.vision, "mobilenet_v2_0_5" if "mobile" in name else name)()
         yield name, net(mx.sym.Variable("data"))
+    fused = sym.BatchNorm(sym.Convolution(mx.sym.Variable("data"), kernel=(3, 3), num_filter=4, name="conv"), name="bn")
+    yield "fused", sym.FullyConnected(sym.relu(fused), num_hidden=3, name="fc").get_backend_symbol("MKLDNN")
     layer = mx.gluon.rnn.LSTM(4, 2, bidirectional=True, input_size=3)
     yield "lstm", layer(mx.sym.Variable("data"))
 

@@ -29,6 +29,19 @@ class SymbolNode:
         """Whether the node is an input of the graph: data, a parameter or an auxiliary state."""
         return self.op is None
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether the node stands for the subgraph it carries, with the same inputs in the same order."""
+        return self.op is not None and bool(self.subgraphs) and self.op.startswith(("_sg_", "_CachedOp"))
+
+    def written_inputs(self) -> tuple[int, ...]:
+        """The positions of the inputs that are auxiliary states, which the operator writes to when it trains."""
+        if self.is_fused:
+            inner = self.subgraphs[0]
+            states = inner._mutated()
+            return tuple(p for p, index in enumerate(inner.arg_nodes[: len(self.inputs)]) if index in states)
+        return tuple(p for p in mutated_inputs(self.op or "") if p < len(self.inputs))
+
 
 @dataclass(frozen=True, slots=True)
 class SymbolGraph:
@@ -44,21 +57,8 @@ class SymbolGraph:
     is_np_shape: bool = False
 
     def _mutated(self) -> set[int]:
-        found: set[int] = set()
-        for node in self.nodes:
-            if node.op is None:
-                continue
-            for position in mutated_inputs(node.op):
-                if position < len(node.inputs) and self.nodes[node.inputs[position][0]].is_variable:
-                    found.add(node.inputs[position][0])
-            if node.subgraphs and node.op.startswith(("_sg_", "_CachedOp")):
-                # A fused operator takes the inputs of its subgraph in the order in which that subgraph lists them.
-                inner = node.subgraphs[0]
-                states = inner._mutated()
-                for position, index in enumerate(inner.arg_nodes[: len(node.inputs)]):
-                    if index in states:
-                        found.add(node.inputs[position][0])
-        return found
+        found = {node.inputs[p][0] for node in self.nodes for p in node.written_inputs()}
+        return {index for index in found if self.nodes[index].is_variable}
 
     def list_inputs(self) -> tuple[str, ...]:
         """The names of all variables, in the order in which a walk from the heads meets them."""

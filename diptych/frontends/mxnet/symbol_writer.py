@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from diptych.errors import FormatError
 from diptych.frontends.mxnet.symbol_graph import SymbolGraph, SymbolNode
-from diptych.frontends.mxnet.symbol_schema import mutated_inputs, output_count
+from diptych.frontends.mxnet.symbol_schema import output_count
 
 __all__ = ["write_symbol"]
 
@@ -54,12 +54,13 @@ def _numbers(values: Iterable[object], level: int) -> str:
     return _wrap(items, "[]", level, multi=len(items) > _LONG_LIST)
 
 
-def _graph(graph: SymbolGraph, level: int, attrs: dict[str, str] | None) -> str:
+def _graph(graph: SymbolGraph, level: int, attrs: dict[str, str] | None, *, count: bool = True) -> str:
+    # `count` is false within a fused operator: MXNet numbers the writes to its states outside.
     versions: dict[int, int] = {}  # how often a variable has been written to so far: MXNet numbers its states
     nodes: list[str] = []
     rows = [0]
     for node in graph.nodes:
-        nodes.append(_node(node, level + 2, versions))
+        nodes.append(_node(node, level + 2, versions, count))
         rows.append(rows[-1] + (1 if node.op is None else output_count(node.op, node.attrs)))
     heads = [f"[{n}, {i}, {versions.get(n, 0)}]" for n, i in graph.heads]
     pairs = [
@@ -73,22 +74,21 @@ def _graph(graph: SymbolGraph, level: int, attrs: dict[str, str] | None) -> str:
     return _object(pairs, level, multi=True)
 
 
-def _node(node: SymbolNode, level: int, versions: dict[int, int]) -> str:
+def _node(node: SymbolNode, level: int, versions: dict[int, int], count: bool) -> str:
     pairs = [("op", _string(node.op or "null")), ("name", _string(node.name))]
     attrs = {**node.attrs, **node.hidden}
     if attrs:
         texts = [(key, _string(value)) for key, value in sorted(attrs.items())]
         pairs.append(("attrs", _object(texts, level + 1, multi=len(texts) > 1)))
     numbers = [versions.get(source, 0) for source, _ in node.inputs]
-    for position in mutated_inputs(node.op) if node.op is not None else ():
-        if position < len(node.inputs):
-            source = node.inputs[position][0]
-            versions[source] = numbers[position] = versions.get(source, 0) + 1
+    for position in node.written_inputs() if count else ():
+        source = node.inputs[position][0]
+        versions[source] = numbers[position] = versions.get(source, 0) + 1
     entries = [f"[{n}, {i}, {v}]" for (n, i), v in zip(node.inputs, numbers, strict=True)]
     pairs.append(("inputs", _numbers(entries, level + 1)))
     if node.control_deps:
         pairs.append(("control_deps", _numbers(node.control_deps, level + 1)))
     if node.subgraphs:
-        texts_of = [_graph(s, level + 2, None) for s in node.subgraphs]
+        texts_of = [_graph(s, level + 2, None, count=not node.is_fused) for s in node.subgraphs]
         pairs.append(("subgraphs", _wrap(texts_of, "[]", level + 1, multi=True)))
     return _object(pairs, level, multi=True)
