@@ -256,6 +256,8 @@ class Arithmetic:
         if dtype == "bool":
             return self.cmp("ne", x, self.like(0, x))
         if is_float(x.dtype):
+            if x.dtype == "f64" and dtype == "f16":
+                return self.cast(self._rounded_to_odd(x), "f16")
             if is_float(dtype):
                 op = b.fpext if _BITS[dtype] > _BITS[x.dtype] else b.fptrunc
                 return Val(op(x.ir, t), dtype, lanes)
@@ -273,6 +275,18 @@ class Arithmetic:
         if _BITS[dtype] < _BITS[x.dtype]:
             return Val(b.trunc(x.ir, t), dtype, lanes)
         return Val((b.sext if is_signed(x.dtype) else b.zext)(x.ir, t), dtype, lanes)
+
+    def _rounded_to_odd(self, x: Val) -> Val:
+        """f64 -> f32 such that a further rounding to f16 gives what one rounding would: inexact results get an odd last
+        bit. (LLVM makes a call to a run-time library of the conversion in one step.)"""
+        lanes = x.lanes
+        near = Val(self.fn.b.fptrunc(x.ir, register_type("f32", lanes)), "f32", lanes)
+        back = self.cast(near, "f64")
+        bits = self.bits(near)
+        one, zero = self.like(1, bits), self.like(0, bits)
+        shrunk = self.sub(bits, self.select(self.cmp("gt", self.abs(back), self.abs(x)), one, zero))
+        exact = self.bit_or(self.cmp("eq", back, x), self._unordered(x))
+        return self.from_bits(self.select(exact, bits, self.bit_or(shrunk, one)))
 
     def bits(self, x: Val) -> Val:
         """The bit pattern of a float as a signed integer of its size."""

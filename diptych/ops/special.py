@@ -78,7 +78,8 @@ def _lgamma(x: float) -> float:
 
 def _each(fn: np.ufunc, x: Array) -> Array:
     x = np.asarray(x)
-    return np.asarray(fn(x.astype(np.float64))).astype(np.float64).astype(x.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(fn(x.astype(np.float64))).astype(np.float64).astype(x.dtype)
 
 
 def erfinv(x: Array) -> Array:

@@ -84,16 +84,15 @@ def ulps(got: Array, exact: Array) -> Array:
 
     Results that agree in being NaN, infinite, or on the sign of an overflow count as 0.
     """
-    dtype = got.dtype
-    rounded = exact.astype(dtype)
-    info = np.finfo(dtype)
+    info = np.finfo(got.dtype)
     with np.errstate(all="ignore"):
+        rounded = exact.astype(got.dtype)
         unit = np.maximum(np.abs(exact), info.tiny)
         unit = np.exp2(np.floor(np.log2(unit)) - info.nmant)
         distance = np.abs(got.astype(exact.dtype) - exact) / unit
     same = (np.isnan(got) & np.isnan(exact)) | (got == rounded)
     beyond = ~np.isfinite(got) | ~np.isfinite(rounded)
-    return np.where(same, np.where(np.isfinite(rounded) & np.isfinite(got), distance, 0), np.where(beyond, np.inf, distance))
+    return np.where(beyond, np.where(same, 0, np.inf), distance)
 
 
 __all__ = ["Array", "compiled", "dtype_of", "host", "itemsize", "native", "ulps"]
