@@ -9,7 +9,9 @@ import numpy as np
 
 from diptych import compiler
 from diptych.errors import InputError
+from diptych.frontends.graph import GraphSource
 from diptych.ir import Graph, TensorType, dtype_of, numpy_dtype
+from diptych.passes.batch import mixing_node
 from diptych.runtime.cache import default_cache
 from diptych.runtime.executable import Executable
 from diptych.targets import host
@@ -93,6 +95,7 @@ class Model:
         self.output_names: tuple[str, ...] = self.graph.output_names
         self._structured = hasattr(source, "unflatten_outputs")
         self._fast = self._main.call
+        self._sizes = self._prepare_batches() if batch else {}
 
     def __repr__(self) -> str:
         ins = ", ".join(f"{n}: {t}" for n, t in self.graph.input_types().items())
@@ -126,8 +129,7 @@ class Model:
         else:
             values = self._bind(args, named)
         arrays = [_to_numpy(name, v) for name, v in zip(self.input_names, values, strict=True)]
-        compiled = self._pick(arrays)
-        result = compiled.call(*arrays)
+        result = self._run(arrays)
         answer = _torch_back if _is_torch(like) else None
         outs = result if isinstance(result, tuple) else (result,)
         if answer is not None:
@@ -152,6 +154,47 @@ class Model:
         if missing:
             raise InputError(f"inputs {missing} are missing; the model takes {expected}")
         return [bound[n] for n in names]
+
+    def _run(self, arrays: Sequence[Array]) -> Any:
+        own = [t.shape for t in self.graph.input_types().values()]
+        if not self._batch or any(
+            a.ndim != len(s) or a.ndim == 0 or a.shape[1:] != s[1:] or len(a) != len(arrays[0])
+            for a, s in zip(arrays, own, strict=True)
+        ):
+            return self._pick(arrays).call(*arrays)
+        return self._batches(arrays)
+
+    def _batches(self, arrays: Sequence[Array]) -> Any:
+        """A batch of any size, in pieces of the compiled sizes; a last piece too small is filled up with its own rows."""
+        rows, at, parts = len(arrays[0]), 0, []
+        sizes = sorted(self._sizes, reverse=True)
+        while at < rows or not parts:
+            size = next((s for s in sizes if s <= rows - at), sizes[-1])
+            take = min(size, rows - at)
+            piece = [np.ascontiguousarray(a[at : at + take]) for a in arrays]
+            if take < size:
+                piece = [np.resize(p, (size, *p.shape[1:])) if take else np.zeros((size, *p.shape[1:]), p.dtype)
+                         for p in piece]  # fmt: skip
+            result = self._sizes[size].call(*piece)
+            outs = result if isinstance(result, tuple) else (result,)
+            parts.append([o[:take] for o in outs])
+            at += take
+        joined = [p[0] if len(p) == 1 else np.concatenate(p) for p in zip(*parts, strict=True)]
+        return tuple(joined) if len(joined) > 1 else joined[0]
+
+    def _prepare_batches(self) -> dict[int, Compiled]:
+        """The compiled batch sizes: the example's, and 1 where the model can be made for it."""
+        why = mixing_node(self.graph)
+        if why is not None:
+            raise InputError(f"dynamic='batch': the rows of the batch are not independent, or not shown to be: {why}")
+        types = self.graph.input_types()
+        size = next(iter(types.values())).shape[0]
+        if size == 0:
+            raise InputError("dynamic='batch' needs example inputs with at least one row")
+        sizes = {size: self._main}
+        if size != 1 and not isinstance(self._source, GraphSource):
+            sizes[1] = self._for(tuple(t.with_shape((1, *t.shape[1:])) for t in types.values()))
+        return sizes
 
     def _pick(self, arrays: Sequence[Array]) -> Compiled:
         """The compiled form for these arrays; another shape of the same rank and dtype compiles another form."""
