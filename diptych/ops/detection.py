@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,7 @@ class BoxNms(Loops):
         return data
 
     def reference(self, data: Array) -> Array:
-        rows = data.reshape(-1, *data.shape[-2:])
+        rows = data.reshape(prod(data.shape[:-2]), *data.shape[-2:])
         out = np.full_like(rows, -1)
         for b, batch in enumerate(rows):
             self._one(batch, out[b])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diptych.frontends.mxnet import (  # noqa: F401
+    convert_create,
     convert_detection,
     convert_elementwise,
     convert_index,

@@ -26,10 +26,8 @@ def draw(name: str, shape: tuple[int, ...], seed: int = 0, *, aux: bool = False)
         values = 1.0 + 0.3 * np.abs(noise)
     elif name.endswith(("moving_mean", "running_mean")) or aux:
         values = 0.1 * noise
-    elif name.endswith("gamma") and not name.endswith("relu_gamma") and "prelu" not in name:
-        values = 1.0 + 0.1 * noise
     elif name.endswith("gamma"):
-        values = 0.25 + 0.05 * noise
+        values = 0.25 + 0.05 * noise if "relu" in name else 1.0 + 0.1 * noise
     elif len(shape) < 2:
         values = 0.05 * noise
     else:
