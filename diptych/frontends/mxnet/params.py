@@ -1,6 +1,6 @@
 """Read and write MXNet parameter files (``.params``, ``mx.nd.save``) of every version, and the npz files of 2.0.
 
->>> import io, tempfile, os, numpy as np
+>>> import tempfile, os, numpy as np
 >>> path = os.path.join(tempfile.mkdtemp(), "model-0000.params")
 >>> save_params(path, {"arg:weight": np.ones((2, 3), np.float32), "aux:mean": np.zeros(3, np.float32)})
 >>> arguments, states = split_arg_aux(load_params(path))

@@ -1,18 +1,21 @@
-"""JSON from an untrusted file: bounded in size and depth, without duplicate keys, NaN or broken text."""
+"""JSON from an untrusted file: bounded in size, without duplicate keys, NaN or broken text."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 from diptych.errors import FormatError
 
 __all__ = ["MAX_BYTES", "decode", "parse_json"]
 
-# The largest symbol files known (unrolled recurrent networks) have a few megabytes. Python objects take up to thirty times
-# the size of their text, so this also bounds memory.
+# The largest symbol files known (unrolled recurrent networks) have a few megabytes. Python objects take more memory than
+# their text, empty lists up to thirty times as much, so their number has a limit too.
 MAX_BYTES = 64 << 20
-MAX_DEPTH = 100
+MAX_CONTAINERS = 2_000_000
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def decode(data: bytes, where: str) -> str:
@@ -44,36 +47,26 @@ def _constant(word: str) -> NoReturn:
     raise FormatError(f"{word} is not JSON")
 
 
-def _check_depth(text: str, where: str) -> None:
-    """Refuse deep nesting before the recursive parser sees it; brackets within strings do not count."""
-    depth = 0
-    pieces = text.replace("\\\\", "").replace('\\"', "").split('"')
-    for piece in pieces[::2]:  # the odd pieces are the strings
-        if "{" not in piece and "[" not in piece and "]" not in piece and "}" not in piece:
-            continue
-        for char in piece:
-            if char in "[{":
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise FormatError(f"{where}: JSON nested deeper than {MAX_DEPTH} levels")
-            elif char in "]}":
-                depth -= 1
-
-
 def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text, or one FormatError that begins with `where`."""
     if len(text) > MAX_BYTES:
         raise FormatError(f"{where}: {len(text)} characters is more than the {MAX_BYTES} a symbol file may have")
-    _check_depth(text, where)
+    containers = text.count("[") + text.count("{")
+    if containers > MAX_CONTAINERS:
+        raise FormatError(
+            f"{where}: {containers} lists and objects are more than the {MAX_CONTAINERS} a symbol file may have"
+        )
     try:
         value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, strict=False)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from None
     except json.JSONDecodeError as error:
         raise FormatError(f"{where}: not valid JSON ({error}); the file is truncated or corrupt") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:  # the parser counts its own depth, so this comes long before the stack ends
+        raise FormatError(f"{where}: the JSON is nested too deeply to be a symbol") from None
+    except ValueError as error:
         raise FormatError(f"{where}: not usable JSON ({error})") from None
-    if "\\u" in text or "\\U" in text:  # an escape may spell half of a surrogate pair, which is no text
+    if _SURROGATE.search(text):  # an escape may spell half of a surrogate pair, which is no text
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
