@@ -120,7 +120,7 @@ class _Pass:
         w = arrays[0]
         assert w is not None
         c, groups = types[0].shape[1], a["groups"]
-        if groups > 1 and not (groups == c == w.shape[0]):
+        if groups > 1 and not (groups == c == w.shape[0] and w.ndim <= 4):
             w, groups = _merge_groups(w, groups)
         plain_input = groups == 1 and c <= _FEW_CHANNELS and not self.is_blocked(node.inputs[0])
         x = self.plain(node.inputs[0]) if plain_input else self.blocked(node.inputs[0])

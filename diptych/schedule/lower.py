@@ -13,7 +13,9 @@ from diptych.ops.base import Reduction, attributes
 from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv, lower_matmul
 from diptych.schedule.groups import partition
-from diptych.schedule.placement import place_values
+from diptych.schedule.depthwise import lower_depthwise
+from diptych.schedule.indexing import INDEXING, lower_indexing
+from diptych.schedule.placement import is_depthwise, place_values
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
 from diptych.schedule.views import View, contiguous
 
@@ -98,6 +100,10 @@ def _reduce(ctx: Context, group: Group) -> None:
     ctx.call(kernel, [*views, *extras, target])
 
 
+def _conv(ctx: Context, group: Group) -> None:
+    (lower_depthwise if is_depthwise(ctx, group) else lower_conv)(ctx, group)
+
+
 def _pack(ctx: Context, group: Group) -> None:
     node = group.anchor
     assert node is not None
@@ -139,10 +145,11 @@ def _pad(ctx: Context, group: Group) -> None:
 
 _RULES: dict[str, Callable[[Context, Group], None]] = {
     "mat_mul": lower_matmul,
-    "blocked_conv": lower_conv,
+    "blocked_conv": _conv,
     "pack_channels": _pack,
     "unpack_channels": _unpack,
     "concat": _concat,
+    **dict.fromkeys(INDEXING, lower_indexing),
     **dict.fromkeys(("softmax", "log_softmax", "layer_norm", "rms_norm"), lower_row),
     **dict.fromkeys(("max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool"), lower_pool),
     **dict.fromkeys(("adaptive_avg_pool", "adaptive_max_pool"), lower_adaptive_pool),
