@@ -30,8 +30,8 @@ def emit_program(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offse
     thread 0's; `diptych_barrier(ctx, nth)` lets the threads meet.
     """
     module = ir.Module("diptych")
-    functions = [emit_kernel(module, k, f"k{i}_{k.kind}", target) for i, k in enumerate(kernels)]
     barrier = ir.Function(module, ir.FunctionType(VOID, [PTR, I64]), "diptych_barrier")
+    functions = [emit_kernel(module, k, f"k{i}_{k.kind}", target) for i, k in enumerate(kernels)]
     fn = Fn(module, ENTRY, [("ith", I64), ("nth", I64), ("ctx", PTR)], target)
     b, ith, nth, ctx = fn.b, fn.args["ith"], fn.args["nth"], fn.args["ctx"]
 
@@ -47,7 +47,11 @@ def emit_program(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offse
 
     def call(step: Step, begin: ir.Value, end: ir.Value) -> None:
         args = [fn.at(bases[buffer], offset, "i8") for buffer, offset in step.args]
-        b.call(functions[step.kernel], [begin, end, scratch, *args])
+        if kernels[step.kernel].cooperative:
+            begin, end = (fn.index(0), fn.index(1)) if step.serial else (ith, nth)
+            b.call(functions[step.kernel], [begin, end, ctx, *args])
+        else:
+            b.call(functions[step.kernel], [begin, end, scratch, *args])
 
     i = 0
     while i < len(steps):

@@ -70,6 +70,9 @@ class Kernel:
 
     The native function is `void name(i64 begin, i64 end, ptr scratch, ptr operand0, ptr operand1, ...)` and does the
     work items begin <= i < end of `work` independent ones. `scratch` is `scratch` bytes private to the thread.
+
+    A cooperative kernel is entered by all threads, shares its work out itself and lets them meet on the way: `begin` is
+    the thread's number, `end` the number of threads, and `scratch` the context to call `diptych_barrier(ctx, end)` with.
     """
 
     kind: str
@@ -79,6 +82,7 @@ class Kernel:
     work: int = 1
     cost: float = 0.0  # rough nanoseconds of the whole on one core: small kernels are not worth a second thread
     scratch: int = 0
+    cooperative: bool = False
 
     def __str__(self) -> str:
         ins = ", ".join(map(str, self.operands[: -self.outputs]))

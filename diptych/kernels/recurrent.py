@@ -1,295 +1,297 @@
-"""LSTM, GRU and Elman layers: the recurrent part of a whole sequence in one kernel.
+"""Recurrent layers over a whole sequence in one call: LSTM, GRU, Elman.
 
-The input's share of all gates, xw[T, N, gates * H], is one matrix product made beforehand. A step multiplies the state
-with the recurrent weights, one block of 16 hidden units at a time with all gates of these units, so that the gate
-arithmetic follows at once on what is still in cache. Sequences of a batch are independent: they are the work items.
+The input's share of the gates comes ready made (one matrix product over all steps). What is left is h U^T step by step.
+Units go in blocks, and the gates of a block's units lie side by side in the weights, so whoever sums a block up also
+has everything its cell update needs. Threads share the blocks and meet once a step: only h passes between them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from llvmlite import ir
 
-from diptych.codegen.builder import Val
+from diptych.codegen.builder import I32, I64, PTR, VOID, Fn, Val, Var, register_type
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel, Operand
 from diptych.ir.types import itemsize
-from diptych.kernels.access import load_lanes, store_lanes
 from diptych.kernels.base import emits
-from diptych.kernels.nest import spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llvmlite import ir
-
-    from diptych.codegen.builder import Fn, Index, Var
     from diptych.targets.base import Target
 
-__all__ = ["UNITS", "RecurrentParams", "make_gru", "make_lstm", "make_rnn", "pack_recurrent_weights"]
+__all__ = ["RecurrentParams", "Units", "choose_units", "make_recurrent"]
 
-UNITS = 16  # hidden units of a block
-_UNROLL = 4  # elements of the state per turn of the loop
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+_STATES = {"lstm": 2, "gru": 1, "rnn": 1}
+_UNROLL = 4  # elements of h per turn of the innermost loop
+_STEP_NS = 1200.0  # a time step shorter than this is not worth a meeting of the threads
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """How units and rows are tiled: `block` units side by side, `rows` rows of the batch at a time."""
+
+    block: int
+    lanes: int
+    rows: int
+    sets: int  # independent partial sums, where one would leave the FMA pipelines waiting for it
 
 
 @dataclass(frozen=True, slots=True)
 class RecurrentParams:
-    """Operands: xw[T, N, gates * H], packed weights, (gru: b_hh[3H]), h0[N, H], (lstm: c0), then y[T, N, H], h, (c).
+    """Operands: shares[T, N, gates by blocks], w[blocks][H][gate][unit], (gru: b_hh by blocks), h0, (lstm: c0);
+    then the outputs y[T, N, H], h, (lstm: c). The last axis of each is dense."""
 
-    A work item is `rows` sequences; `tile` of them share a pass over the weights.
-    """
-
-    cell: str  # "lstm", "gru", "rnn"
-    activation: str  # of "rnn": "tanh" or "relu"
-    reverse: bool
     steps: int
-    batch: int
-    hidden: int
     rows: int
-    tile: int
-    vectors: int  # of a block, multiplied at a time when a tile is one row
-    lanes: int
+    hidden: int
+    units: Units
+    reverse: bool
+    activation: str  # of rnn
     dtype: str
 
     @property
-    def gates(self) -> int:
-        return {"lstm": 4, "gru": 3, "rnn": 1}[self.cell]
+    def blocks(self) -> int:
+        return -(-self.hidden // self.units.block)
 
-    @property
-    def padded(self) -> int:
-        """Hidden units in whole blocks."""
-        return -(-self.hidden // UNITS) * UNITS
+    def __str__(self) -> str:
+        return f"T={self.steps} N={self.rows} H={self.hidden} {self.units}{' reverse' if self.reverse else ''}"
 
 
-def pack_recurrent_weights(w_hh: np.ndarray[Any, Any], gates: int) -> np.ndarray[Any, Any]:
-    """w_hh[gates * H, H] as [ceil(H / 16), H, gates, 16]: block of units, element of the state, gate, unit.
-
-    >>> pack_recurrent_weights(np.zeros((80, 20), np.float32), 4).shape
-    (2, 20, 4, 16)
-    """
-    hidden = w_hh.shape[1]
-    blocks = -(-hidden // UNITS)
-    full = np.zeros((gates, blocks * UNITS, hidden), w_hh.dtype)
-    full[:, :hidden] = w_hh.reshape(gates, hidden, hidden)
-    return np.ascontiguousarray(full.reshape(gates, blocks, UNITS, hidden).transpose(1, 3, 0, 2))
-
-
-def make_lstm(xw: Operand, weights: Operand, h0: Operand, c0: Operand, y: Operand, h: Operand, c: Operand,
-              reverse: bool, target: Target) -> Kernel:  # fmt: skip
-    """LSTM with gates i, f, g, o. xw includes the bias; weights are packed by `pack_recurrent_weights`."""
-    return _make("lstm", "", reverse, (xw, weights, h0, c0), (y, h, c), target)
+def choose_units(kind: str, rows: int, dtype: str, target: Target) -> Units:
+    """The register tile: sums of `rows` x gates x block units, two values to multiply, and the weights in passing."""
+    gates, lanes = GATES[kind], target.lanes(itemsize(dtype))
+    if rows <= 1:
+        vectors, tile = max(1, 64 // (lanes * itemsize(dtype))), 1
+    else:
+        vectors = 1 if gates > 1 else 2
+        most = 1
+        while most < 8 and _registers(most + 1, gates * vectors) <= target.registers:
+            most += 1
+        tile = -(-rows // -(-rows // most))
+    sets, sums = 1, tile * gates * vectors
+    while sets < _UNROLL and sums * sets < 8 and sums * sets * 2 <= target.registers - 4:
+        sets *= 2
+    return Units(vectors * lanes, lanes, tile, sets)
 
 
-def make_gru(xw: Operand, weights: Operand, b_hh: Operand, h0: Operand, y: Operand, h: Operand, reverse: bool,
-             target: Target) -> Kernel:  # fmt: skip
-    """GRU with gates r, z, n; xw includes b_ih."""
-    return _make("gru", "", reverse, (xw, weights, b_hh, h0), (y, h), target)
+def _registers(rows: int, vectors: int) -> int:
+    return rows * vectors + min(rows, vectors) + 1
 
 
-def make_rnn(xw: Operand, weights: Operand, h0: Operand, y: Operand, h: Operand, activation: str, reverse: bool,
-             target: Target) -> Kernel:  # fmt: skip
-    """h' = tanh (or relu) of xw + U h."""
-    return _make("rnn", activation, reverse, (xw, weights, h0), (y, h), target)
-
-
-def _make(cell: str, activation: str, reverse: bool, inputs: tuple[Operand, ...], outputs: tuple[Operand, ...],
-          target: Target) -> Kernel:  # fmt: skip
-    steps, batch, hidden = outputs[0].shape
-    dtype = inputs[0].dtype
-    gates = {"lstm": 4, "gru": 3, "rnn": 1}[cell]
-    lanes = min(UNITS, target.lanes(itemsize(dtype)))
-    if inputs[1].shape != (-(-hidden // UNITS), hidden, gates, UNITS):
-        raise ValueError(f"{cell}: weights {inputs[1]} are not packed for {hidden} units; use pack_recurrent_weights")
-    # Registers: tile * gates accumulators, one vector of weights, one broadcast element a row.
-    tile = max(1, min(batch, (target.registers - 1) // (gates + 1), 8))
-    vectors = UNITS // lanes
-    while vectors * gates > target.registers - 3:
-        vectors //= 2
-    rows = min(batch, -(-max(tile, -(-batch // 8)) // tile) * tile) if batch else 1
-    params = RecurrentParams(cell, activation, reverse, steps, batch, hidden, rows, tile, vectors, lanes, dtype)
-    padded = params.padded
-    scratch = (3 * rows * padded + rows * gates * padded + gates * padded + tile * gates * UNITS) * itemsize(dtype)
-    flops = 2.0 * gates * hidden * hidden * steps * batch
-    cost = 100 + flops / (30 if batch == 1 else 60) + 10.0 * gates * hidden * steps * batch / lanes
-    work = -(-batch // rows) if hidden and steps else 0
-    return Kernel(cell, params, (*inputs, *outputs), len(outputs), work, cost, scratch)
-
-
-class _Layer:
-    """One item: some sequences from the first step to the last."""
-
-    def __init__(self, fn: Fn, kernel: Kernel, item: Index) -> None:
-        self.fn, self.kernel, self.math = fn, kernel, Math(fn)
-        p = self.p = kernel.params
-        self.first = fn.imul(item, p.rows)
-        self.count = fn.isub(fn.imin(fn.iadd(self.first, p.rows), p.batch), self.first)
-        self.size = p.rows * p.padded
-        state = 2 * self.size
-        base = fn.args["scratch"]
-        self.h = base  # two of them: the state before and after a step
-        self.c = fn.at(base, state, p.dtype)
-        self.x = fn.at(base, state + self.size, p.dtype)
-        self.b = fn.at(base, state + self.size * (1 + p.gates), p.dtype)
-        self.g = fn.at(self.b, p.gates * p.padded, p.dtype)
-        named = ["xw", "w", *({"lstm": ["h0", "c0"], "gru": ["b", "h0"], "rnn": ["h0"]}[p.cell]), "y", "hn", "cn"]
-        self.operand = dict(zip(named, kernel.operands, strict=False))
-        self.pointer = {n: fn.args[f"p{i}"] for i, n in enumerate(self.operand)}
-
-    # -- copies between rows of operands and padded rows of scratch ----------------------------------------------
-    def read(self, name: str, index: Sequence[Index], into: ir.Value, shift: Index = 0) -> None:
-        """`hidden` elements of an operand, from `shift` on in its last dim."""
-        o, fn = self.operand[name], self.fn
-        stride = o.strides[-1]
-        at = fn.iadd(fn.dot(index, o.strides[:-1]), fn.imul(shift, stride))
-
-        def body(i: Index, lanes: int, count: int) -> None:
-            v = load_lanes(fn, self.pointer[name], fn.iadd(at, fn.imul(i, stride)), stride, o.dtype, lanes, count)
-            store_lanes(fn, v, into, i, 1, count)
-
-        spans(fn, 0, self.p.hidden, self.p.lanes, self.p.lanes, self.p.hidden % self.p.lanes, body)
-
-    def write(self, name: str, index: Sequence[Index], source: ir.Value) -> None:
-        o, fn = self.operand[name], self.fn
-        at, stride = fn.dot(index, o.strides[:-1]), o.strides[-1]
-
-        def body(i: Index, lanes: int, count: int) -> None:
-            v = load_lanes(fn, source, i, 1, o.dtype, lanes, count)
-            store_lanes(fn, v, self.pointer[name], fn.iadd(at, fn.imul(i, stride)), stride, count)
-
-        spans(fn, 0, self.p.hidden, self.p.lanes, self.p.lanes, self.p.hidden % self.p.lanes, body)
-
-    def row(self, base: ir.Value, r: Index, per_row: int = 1) -> ir.Value:
-        return self.fn.at(base, self.fn.imul(r, self.p.padded * per_row), self.p.dtype)
-
-    # -- the sequence ---------------------------------------------------------------------------------------------
-    def emit(self) -> None:
-        fn, p = self.fn, self.p
-        with fn.loop(0, self.count, name="r") as r:
-            n = fn.iadd(self.first, r)
-            self.read("h0", [n], self.row(self.h, r))
-            if p.cell == "lstm":
-                self.read("c0", [n], self.row(self.c, r))
-        if p.cell == "gru":
-            with fn.loop(0, p.gates, name="gate") as g:
-                self.read("b", [], fn.at(self.b, fn.imul(g, p.padded), p.dtype), fn.imul(g, p.hidden))
-        with fn.loop(0, p.steps, name="step") as step:
-            t = fn.isub(p.steps - 1, step) if p.reverse else step
-            odd = fn.b.and_(step, fn.index(1))
-            old = fn.at(self.h, fn.imul(odd, self.size), p.dtype)
-            new = fn.at(self.h, fn.imul(fn.isub(1, odd), self.size), p.dtype)
-            with fn.loop(0, self.count, name="r") as r, fn.loop(0, p.gates, name="gate") as g:
-                into = fn.at(self.row(self.x, r, p.gates), fn.imul(g, p.padded), p.dtype)
-                self.read("xw", [t, fn.iadd(self.first, r)], into, fn.imul(g, p.hidden))
-            with fn.loop(0, p.padded // UNITS, name="block") as block:
-                done: Index = 0
-                if p.tile > 1:
-                    done = fn.imul(fn.idiv(self.count, p.tile), p.tile)
-                    with fn.loop(0, done, p.tile, name="rows") as r:
-                        self.tile(block, r, p.tile, 1, old, new)
-                with fn.loop(done, self.count, name="row") as r:
-                    self.tile(block, r, 1, p.vectors, old, new)
-            with fn.loop(0, self.count, name="r") as r:
-                self.write("y", [t, fn.iadd(self.first, r)], self.row(new, r))
-        last = fn.at(self.h, (p.steps % 2) * self.size, p.dtype)
-        with fn.loop(0, self.count, name="r") as r:
-            self.write("hn", [fn.iadd(self.first, r)], self.row(last, r))
-            if p.cell == "lstm":
-                self.write("cn", [fn.iadd(self.first, r)], self.row(self.c, r))
-
-    # -- one tile: `rows` sequences by one block of units -----------------------------------------------------------
-    def tile(self, block: Index, r: Index, rows: int, vectors: int, old: ir.Value, new: ir.Value) -> None:
-        fn, p = self.fn, self.p
-        unit = fn.imul(block, UNITS)
-        weights = fn.at(self.pointer["w"], fn.imul(block, p.hidden * p.gates * UNITS), p.dtype)
-        with fn.loop(0, UNITS, vectors * p.lanes, name="part") as part:
-            acc = [
-                [[self.start(fn.iadd(r, i), g, fn.iadd(unit, fn.iadd(part, v * p.lanes))) for v in range(vectors)]
-                 for g in range(p.gates)]
-                for i in range(rows)
-            ]  # fmt: skip
-            at = fn.at(weights, part, p.dtype)
-            whole = p.hidden // _UNROLL * _UNROLL
-            if whole:
-                with fn.loop(0, whole, _UNROLL, name="k") as k:
-                    for j in range(_UNROLL):
-                        self.update(acc, at, old, r, fn.iadd(k, j))
-            if whole < p.hidden:
-                with fn.loop(whole, p.hidden, name="k") as k:
-                    self.update(acc, at, old, r, k)
-            for i, per_row in enumerate(acc):
-                for g, per_gate in enumerate(per_row):
-                    for v, a in enumerate(per_gate):
-                        place = fn.iadd(part, (i * p.gates + g) * UNITS + v * p.lanes)
-                        fn.store(Val(a.get(), p.dtype, p.lanes), fn.at(self.g, place, p.dtype))
-        with fn.loop(0, rows, name="finish") as i:
-            self.finish(i, fn.iadd(r, i), unit, old, new)
-
-    def start(self, r: Index, gate: int, unit: Index) -> Var:
-        """An accumulator: it starts from the input's share, for GRU from the recurrent bias."""
-        fn, p = self.fn, self.p
-        base = self.b if p.cell == "gru" else self.row(self.x, r, p.gates)
-        v = fn.load(fn.at(base, fn.iadd(unit, gate * p.padded), p.dtype), p.dtype, p.lanes)
-        return fn.var(p.dtype, v.ir, p.lanes)
-
-    def update(self, acc: list[list[list[Var]]], weights: ir.Value, old: ir.Value, r: Index, k: Index) -> None:
-        """All accumulators += state element k * weights."""
-        fn, p = self.fn, self.p
-        at = fn.at(weights, fn.imul(k, p.gates * UNITS), p.dtype)
-        states = [
-            fn.splat(fn.load(fn.at(self.row(old, fn.iadd(r, i)), k, p.dtype), p.dtype), p.lanes) for i in range(len(acc))
-        ]
-        for g in range(p.gates):
-            for v in range(len(acc[0][0])):
-                w = fn.load(fn.at(at, g * UNITS + v * p.lanes, p.dtype), p.dtype, p.lanes)
-                for i, state in enumerate(states):
-                    var = acc[i][g][v]
-                    var.set(fn.fma(state, w, Val(var.get(), p.dtype, p.lanes)).ir)
-
-    def finish(self, i: Index, r: Index, unit: Index, old: ir.Value, new: ir.Value) -> None:
-        """The gates' arithmetic for a block of units of one sequence."""
-        fn, p, m = self.fn, self.p, self.math
-
-        def block(base: ir.Value, at: Index) -> Val:
-            return fn.load(fn.at(base, at, p.dtype), p.dtype, UNITS)
-
-        sums = [block(self.g, fn.iadd(fn.imul(i, p.gates * UNITS), g * UNITS)) for g in range(p.gates)]
-        into = fn.at(self.row(new, r), unit, p.dtype)
-        if p.cell == "rnn":
-            fn.store(m.tanh(sums[0]) if p.activation == "tanh" else m.relu(sums[0]), into)
-        elif p.cell == "lstm":
-            cell = fn.at(self.row(self.c, r), unit, p.dtype)
-            keep = m.mul(m.sigmoid(sums[1]), fn.load(cell, p.dtype, UNITS))
-            c = m.add(keep, m.mul(m.sigmoid(sums[0]), m.tanh(sums[2])))
-            fn.store(c, cell)
-            fn.store(m.mul(m.sigmoid(sums[3]), m.tanh(c)), into)
-        else:
-            x = [block(self.row(self.x, r, p.gates), fn.iadd(unit, g * p.padded)) for g in range(p.gates)]
-            reset, update = m.sigmoid(m.add(x[0], sums[0])), m.sigmoid(m.add(x[1], sums[1]))
-            n = m.tanh(m.add(x[2], m.mul(reset, sums[2])))
-            h = block(self.row(old, r), unit)
-            fn.store(m.add(m.mul(m.sub(m.const(1, p.dtype, UNITS), update), n), m.mul(update, h)), into)
-
-
-def _emit(fn: Fn, kernel: Kernel) -> None:
-    with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
-        _Layer(fn, kernel, item).emit()
+def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand], units: Units, target: Target, *,
+                   reverse: bool = False, activation: str = "tanh") -> Kernel:  # fmt: skip
+    """The kernel of kind "lstm", "gru" or "rnn"; operands as RecurrentParams has them."""
+    y = outputs[0]
+    steps, rows, hidden = y.shape
+    params = RecurrentParams(steps, rows, hidden, units, reverse, activation, y.dtype)
+    every = [*inputs, *outputs]
+    assert all(o.strides[-1] == 1 or o.shape[-1] == 1 for o in every), "the last axis of every operand must be dense"
+    weight_bytes = GATES[kind] * hidden * hidden * itemsize(y.dtype)
+    multiplied = max(2.0 * rows * weight_bytes / itemsize(y.dtype) / 40, weight_bytes / (40 if weight_bytes < target.l2 else 20))
+    step = 100 + multiplied + rows * hidden * GATES[kind] * 20 / units.lanes / 6
+    work = params.blocks if step > _STEP_NS else 1
+    return Kernel(kind, params, tuple(every), len(outputs), work, step * steps, cooperative=True)
 
 
 @emits("lstm")
-def emit_lstm(fn: Fn, kernel: Kernel) -> None:
-    """See the module."""
-    _emit(fn, kernel)
-
-
 @emits("gru")
-def emit_gru(fn: Fn, kernel: Kernel) -> None:
-    """See the module."""
-    _emit(fn, kernel)
-
-
 @emits("rnn")
-def emit_rnn(fn: Fn, kernel: Kernel) -> None:
-    """See the module."""
-    _emit(fn, kernel)
+def emit_recurrent(fn: Fn, kernel: Kernel) -> None:
+    """Time steps, then this thread's blocks, then rows."""
+    _Emitter(fn, kernel).emit()
+
+
+class _Emitter:
+    """Writes one layer; holds what its parts share."""
+
+    def __init__(self, fn: Fn, kernel: Kernel) -> None:
+        self.fn, self.kernel, self.math = fn, kernel, Math(fn)
+        self.p: RecurrentParams = kernel.params
+        self.gates = GATES[kernel.kind]
+        self.unit = self.p.units
+        self.vectors = self.unit.block // self.unit.lanes
+        self.panel = self.gates * self.unit.block  # weights of a block for one element of h
+        states = _STATES[kernel.kind]
+        inputs = len(kernel.operands) - kernel.outputs
+        self.first_state = inputs - states
+        self.y, self.final = inputs, inputs + 1
+        # Threads read what others wrote into y: pointers that LLVM believes to be nobody else's would let it move
+        # such a read across the barrier.
+        for arg in fn.function.args:
+            arg.attributes.discard("noalias")
+
+    def pointer(self, j: int) -> ir.Value:
+        return self.fn.args[f"p{j}"]
+
+    def operand(self, j: int) -> Operand:
+        return self.kernel.operands[j]
+
+    # -- loops ----------------------------------------------------------------------------------------------------
+    def emit(self) -> None:
+        """begin is this thread's number and end that of all threads, scratch the context for the barrier."""
+        fn, p, b = self.fn, self.p, self.fn.b
+        ith, nth, ctx = fn.args["begin"], fn.args["end"], fn.args["scratch"]
+        low = b.udiv(fn.imul(ith, p.blocks), nth)
+        high = b.udiv(fn.imul(fn.iadd(ith, 1), p.blocks), nth)
+        with fn.loop(0, p.steps, name="step") as step:
+            t = fn.isub(p.steps - 1, step) if p.reverse else step
+            is_first = b.icmp_signed("==", step, fn.index(0))
+            is_last = b.icmp_signed("==", step, fn.index(p.steps - 1))
+            y = self.operand(self.y)
+            now = fn.at(self.pointer(self.y), fn.imul(t, y.strides[0]), p.dtype)
+            before = fn.at(now, y.strides[0] if p.reverse else -y.strides[0], p.dtype)
+            h = self.chosen(is_first, self.first_state, before, y.strides[1])
+            c = h
+            if self.kernel.kind == "lstm":
+                o = self.operand(self.final + 1)
+                c = self.chosen(is_first, self.first_state + 1, self.pointer(self.final + 1), o.strides[0])
+            shares = fn.at(self.pointer(0), fn.imul(t, self.operand(0).strides[0]), p.dtype)
+            # Back and forth over the weights: those used last are still in the cache when the next step begins.
+            odd = b.trunc(step, ir.IntType(1))
+            with fn.loop(low, high, name="block") as i:
+                block = b.select(odd, fn.isub(fn.isub(fn.iadd(low, high), 1), i), i)
+                self.rows(lambda row, n, block=block: self.tile(shares, block, row, n, h, c, now, is_last))  # type: ignore[misc]
+            if self.kernel.work > 1:
+                with fn.if_(b.not_(is_last)):
+                    b.call(self.barrier(), [ctx, nth])
+
+    def chosen(self, is_first: ir.Value, start: int, later: ir.Value, stride: int) -> tuple[ir.Value, ir.Value]:
+        """(address, row stride) of a state: as given at the first step, then where the step before left it."""
+        b, fn = self.fn.b, self.fn
+        given = self.operand(start).strides[0]
+        return (
+            b.select(is_first, self.pointer(start), later),
+            fn.index(stride) if given == stride else b.select(is_first, fn.index(given), fn.index(stride)),
+        )
+
+    def barrier(self) -> ir.Function:
+        name = "diptych_barrier"
+        found = self.fn.module.globals.get(name)
+        return found if found is not None else ir.Function(self.fn.module, ir.FunctionType(VOID, [PTR, I64]), name)
+
+    def rows(self, body) -> None:  # type: ignore[no-untyped-def]
+        """Call body(first row, how many) over the batch, in tiles and one smaller tile."""
+        fn, size = self.fn, self.unit.rows
+        whole = self.p.rows - self.p.rows % size
+        if whole == size:
+            body(fn.index(0), size)
+        else:
+            with fn.loop(0, whole, size, name="row") as row:
+                body(row, size)
+        if whole < self.p.rows:
+            body(fn.index(whole), self.p.rows - whole)
+
+    # -- one tile -------------------------------------------------------------------------------------------------
+    def tile(self, shares: ir.Value, block: ir.Value, row: ir.Value, rows: int, h: tuple[ir.Value, ir.Value],
+             c: tuple[ir.Value, ir.Value], y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
+        """Sums of `rows` rows by one block of units, and their cells' update."""
+        fn, p = self.fn, self.p
+        weights = fn.at(self.pointer(1), fn.imul(block, p.hidden * self.panel), p.dtype)
+        width = self.gates * self.vectors
+        zero = self.math.const(0.0, p.dtype, self.unit.lanes)
+        acc = [[[fn.var(zero.ir.type, zero.ir) for _ in range(self.unit.sets)] for _ in range(width)] for _ in range(rows)]
+        hs = [fn.at(h[0], fn.imul(fn.iadd(row, r), h[1]), p.dtype) for r in range(rows)]
+        whole = p.hidden - p.hidden % _UNROLL
+        if whole:
+            with fn.loop(0, whole, _UNROLL, name="k") as k:
+                self.multiply(hs, weights, k, _UNROLL, acc)
+        if whole < p.hidden:
+            self.multiply(hs, weights, fn.index(whole), p.hidden - whole, acc)
+        start = fn.imul(block, self.unit.block)
+        for r in range(rows):
+            n = fn.iadd(row, r)
+            share = fn.iadd(fn.imul(n, self.operand(0).strides[1]), fn.imul(block, self.panel))
+            for v in range(self.vectors):
+                sums = [self.total(acc[r][g * self.vectors + v]) for g in range(self.gates)]
+                at = [fn.iadd(share, g * self.unit.block + v * self.unit.lanes) for g in range(self.gates)]
+                given = [fn.load(fn.at(shares, i, p.dtype), p.dtype, self.unit.lanes) for i in at]
+                self.cell(sums, given, block, fn.iadd(start, v * self.unit.lanes), v, n, h, c, y, is_last)
+
+    def multiply(self, hs: list[ir.Value], weights: ir.Value, k: ir.Value, depth: int,
+                 acc: list[list[list[Var]]]) -> None:  # fmt: skip
+        """acc += h[k : k + depth] * weights."""
+        fn, dtype, lanes = self.fn, self.p.dtype, self.unit.lanes
+        w = fn.at(weights, fn.imul(k, self.panel), dtype)
+        sums = [[[s.get() for s in vector] for vector in row] for row in acc]
+        for d in range(depth):
+            x = [fn.splat(fn.load(fn.at(h, fn.iadd(k, d), dtype), dtype), lanes) for h in hs]
+            for j in range(len(sums[0])):
+                wv = fn.load(fn.at(w, d * self.panel + j * lanes, dtype), dtype, lanes)
+                for r, xv in enumerate(x):
+                    s = d % self.unit.sets
+                    sums[r][j][s] = fn.fma(xv, wv, Val(sums[r][j][s], dtype, lanes)).ir
+        for row, new_row in zip(acc, sums, strict=True):
+            for vector, new_vector in zip(row, new_row, strict=True):
+                for var, value in zip(vector, new_vector, strict=True):
+                    var.set(value)
+
+    def total(self, partial: list[Var]) -> Val:
+        """The sum of the partial sums, pairwise."""
+        values = [Val(v.get(), self.p.dtype, self.unit.lanes) for v in partial]
+        while len(values) > 1:
+            values = [self.math.add(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+        return values[0]
+
+    # -- the cells ------------------------------------------------------------------------------------------------
+    def cell(self, sums: list[Val], shares: list[Val], block: ir.Value, unit: ir.Value, v: int, n: ir.Value,
+             h: tuple[ir.Value, ir.Value], c: tuple[ir.Value, ir.Value], y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
+        """The new state of one vector of units of row `n`."""
+        fn, m, kind = self.fn, self.math, self.kernel.kind
+        mask = self.mask(unit)
+
+        def old(state: tuple[ir.Value, ir.Value]) -> Val:
+            return self.load(fn.at(state[0], fn.iadd(fn.imul(n, state[1]), unit), self.p.dtype), mask)
+
+        def new(j: int) -> ir.Value:
+            return fn.at(self.pointer(j), fn.iadd(fn.imul(n, self.operand(j).strides[0]), unit), self.p.dtype)
+
+        if kind == "lstm":
+            i, f, g, o = (m.add(a, b) for a, b in zip(sums, shares, strict=True))
+            cell = m.fma(m.sigmoid(f), old(c), m.mul(m.sigmoid(i), m.tanh(g)))
+            self.store(cell, new(self.final + 1), mask)
+            out = m.mul(m.sigmoid(o), m.tanh(cell))
+        elif kind == "gru":
+            lanes = self.unit.lanes
+            bias = [fn.iadd(fn.imul(block, self.panel), g * self.unit.block + v * lanes) for g in range(3)]
+            hr, hz, hn = (
+                m.add(s, fn.load(fn.at(self.pointer(2), i, self.p.dtype), self.p.dtype, lanes))
+                for s, i in zip(sums, bias, strict=True)
+            )
+            xr, xz, xn = shares
+            z = m.sigmoid(m.add(xz, hz))
+            fresh = m.tanh(m.fma(m.sigmoid(m.add(xr, hr)), hn, xn))
+            out = m.fma(z, old(h), m.mul(m.sub(m.like(1, z), z), fresh))
+        else:
+            total = m.add(sums[0], shares[0])
+            out = m.tanh(total) if self.p.activation == "tanh" else m.relu(total)
+        self.store(out, fn.at(y, fn.iadd(fn.imul(n, self.operand(self.y).strides[1]), unit), self.p.dtype), mask)
+        with fn.if_(is_last):
+            self.store(out, new(self.final), mask)
+
+    def mask(self, unit: ir.Value) -> ir.Value | None:
+        """Which lanes of the vector that begins at `unit` are units at all; None: all."""
+        if self.p.hidden % self.unit.block == 0:
+            return None
+        b, lanes = self.fn.b, self.unit.lanes
+        left = self.fn.splat(Val(b.trunc(self.fn.isub(self.p.hidden, unit), I32), "i32"), lanes)
+        return b.icmp_signed("<", ir.Constant(register_type("i32", lanes), list(range(lanes))), left.ir)
+
+    def load(self, address: ir.Value, mask: ir.Value | None) -> Val:
+        dtype, lanes = self.p.dtype, self.unit.lanes
+        if mask is None:
+            return self.fn.load(address, dtype, lanes)
+        t = register_type(dtype, lanes)
+        args = [address, ir.Constant(I32, itemsize(dtype)), mask, self.math.const(0.0, dtype, lanes).ir]
+        return Val(self.fn.intrinsic(f"llvm.masked.load.v{lanes}{dtype}.p0", t, args), dtype, lanes)
+
+    def store(self, value: Val, address: ir.Value, mask: ir.Value | None) -> None:
+        if mask is None:
+            self.fn.store(value, address)
+            return
+        args = [value.ir, address, ir.Constant(I32, itemsize(value.dtype)), mask]
+        self.fn.intrinsic(f"llvm.masked.store.v{value.lanes}{value.dtype}.p0", VOID, args)
