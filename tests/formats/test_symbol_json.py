@@ -158,5 +158,9 @@ def test_names_of_several_outputs() -> None:
 
 
 def test_a_wrong_bool_is_an_error_where_it_matters() -> None:
-    with pytest.raises(FormatError, match="bool"):
+    with pytest.raises(FormatError, match=r"FullyConnected \(layer n\): attribute 'no_bias': 'perhaps' is not a bool"):
         one("FullyConnected", {"no_bias": "perhaps"}, 1, None, "param")
+    with pytest.raises(FormatError, match=r"Pooling \(layer n\): attribute 'kernel': '\(3' is not a well-formed"):
+        write_symbol(one("Pooling", {"kernel": "(3"}))
+    with pytest.raises(FormatError, match=r"_split_v2 \(layer n\): attribute 'indices'"):
+        one("_split_v2", {"indices": "(1"}).list_outputs()

@@ -28,7 +28,6 @@ from diptych.frontends.mxnet.arrays import (
     check_row_sparse,
 )
 from diptych.frontends.mxnet.byte_source import ByteSource
-from diptych.frontends.mxnet.params_npz import NPY_MAGIC, ZIP_MAGICS, read_npy, read_npz
 from diptych.frontends.mxnet.params_writer import LIST_MAGIC, V1, V2, V3, dtype_of_code, save_params, save_record
 
 __all__ = [
@@ -44,6 +43,9 @@ __all__ = [
     "split_arg_aux",
 ]
 
+_NPY_MAGIC = b"\x93NUMPY"
+_ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
+
 Params: TypeAlias = "dict[str, ParamValue] | list[ParamValue]"
 
 
@@ -57,10 +59,12 @@ def load_params(source: str | os.PathLike[str] | bytes) -> Params:
     with ByteSource(source) as data:
         try:
             head = data.peek(6)
-            if head[:4] in ZIP_MAGICS:
+            if head[:4] in _ZIP_MAGICS or head == _NPY_MAGIC:
+                from diptych.frontends.mxnet.params_npz import read_npy, read_npz  # rare, and zipfile is slow to import
+
+                if head == _NPY_MAGIC:
+                    return [read_npy(data.file, data.size, "the array")]
                 return read_npz(data.file, data.size)
-            if head == NPY_MAGIC:
-                return [read_npy(data.file, data.size, "the array")]
             return _read_list(data)
         except FormatError as error:
             raise FormatError(f"{data.name}: {error}") from None

@@ -18,10 +18,9 @@ import numpy as np
 from diptych.errors import FormatError
 from diptych.frontends.mxnet.arrays import Array, BFloat16, Csr, ParamValue, RowSparse, check_csr, check_row_sparse
 
-__all__ = ["NPY_MAGIC", "ZIP_MAGICS", "read_npy", "read_npz"]
+__all__ = ["read_npy", "read_npz"]
 
 NPY_MAGIC = b"\x93NUMPY"
-ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 
 MAX_HEADER = 1 << 14
 # Compressed archives may grow by this much; MXNet itself does not compress. Beyond it a few kilobytes could fill the memory.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
-from diptych.frontends.mxnet.symbol_schema import mutated_inputs, output_name
+from diptych.errors import FormatError
+from diptych.frontends.mxnet.symbol_schema import mutated_inputs, output_count, output_name
 
 __all__ = ["SymbolGraph", "SymbolNode"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,20 @@ class SymbolNode:
     def is_fused(self) -> bool:
         """Whether the node stands for the subgraph it carries, with the same inputs in the same order."""
         return self.op is not None and bool(self.subgraphs) and self.op.startswith(("_sg_", "_CachedOp"))
+
+    def output_name(self, index: int) -> str:
+        """The name of one output: ``NAME_output`` for most operators, a variable's own name for a variable."""
+        return self.name if self.op is None else self._ask(output_name, self.op, self.name, self.attrs, index)
+
+    def output_count(self) -> int:
+        """How many outputs the node has, those included that MXNet keeps to itself."""
+        return 1 if self.op is None else self._ask(output_count, self.op, self.attrs)
+
+    def _ask(self, rule: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        try:
+            return rule(*args, **options)
+        except FormatError as error:
+            raise FormatError(f"{self.op} (layer {self.name or '?'}): {error}") from None
 
     def written_inputs(self) -> tuple[int, ...]:
         """The positions of the inputs that are auxiliary states, which the operator writes to when it trains."""
@@ -76,8 +96,4 @@ class SymbolGraph:
 
     def list_outputs(self) -> tuple[str, ...]:
         """The names of the heads: ``NAME_output`` for most, a variable's own name for a variable."""
-        out = []
-        for index, position in self.heads:
-            node = self.nodes[index]
-            out.append(node.name if node.op is None else output_name(node.op, node.name, node.attrs, position))
-        return tuple(out)
+        return tuple(self.nodes[index].output_name(position) for index, position in self.heads)

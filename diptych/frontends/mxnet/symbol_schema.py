@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diptych.frontends.mxnet.attributes import parse_bool, parse_value
+from diptych.errors import FormatError
+from diptych.frontends.mxnet.attributes import AttributeValue, parse_bool, parse_value
 
 __all__ = ["initializer", "input_names", "mutated_inputs", "output_count", "output_name"]
 
@@ -118,11 +119,23 @@ _MEAN_VAR = frozenset({"BatchNorm", "BatchNorm_v1", "_contrib_SyncBatchNorm", "_
 
 def _flag(attrs: Mapping[str, str], name: str, default: bool) -> bool:
     text = attrs.get(name)
-    return default if text is None or text.strip() == "None" else parse_bool(text)
+    if text is None or text.strip() == "None":
+        return default
+    try:
+        return parse_bool(text)
+    except FormatError as error:
+        raise FormatError(f"attribute {name!r}: {error}") from None
+
+
+def _value(attrs: Mapping[str, str], name: str, default: str = "None") -> AttributeValue:
+    try:
+        return parse_value(attrs.get(name, default))
+    except FormatError as error:
+        raise FormatError(f"attribute {name!r}: {error}") from None
 
 
 def _count(attrs: Mapping[str, str], name: str, default: int) -> int:
-    value = parse_value(attrs[name]) if name in attrs else default
+    value = _value(attrs, name) if name in attrs else default
     return value if isinstance(value, int) and 0 <= value < 1 << 20 else default
 
 
@@ -186,7 +199,7 @@ def output_count(operator: str, attrs: Mapping[str, str], *, visible: bool = Fal
         return _count(attrs, "num_outputs", 1)
     if operator in ("_split_v2", "_npi_hsplit", "_npi_dsplit", "_npi_array_split"):
         sections = _count(attrs, "sections", 0)
-        indices = parse_value(attrs.get("indices", "()"))
+        indices = _value(attrs, "indices", "()")
         if sections:
             return sections
         return len(indices) + (operator == "_npi_array_split") if isinstance(indices, tuple) else 1
@@ -239,7 +252,7 @@ def output_name(operator: str, name: str, attrs: Mapping[str, str], index: int) 
 
 def _pooling_outputs(attrs: Mapping[str, str]) -> int:
     """Max pooling has a hidden workspace in MXNet builds with oneDNN, as the published ones are."""
-    kernel = parse_value(attrs.get("kernel", "()"))
+    kernel = _value(attrs, "kernel", "()")
     rank = len(kernel) if isinstance(kernel, tuple) else 1
     plain = attrs.get("layout", "None") in ("None", "NCW", "NCHW", "NCDHW")
     return 2 if attrs.get("pool_type", "max") == "max" and 1 <= rank <= 3 and plain else 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from diptych.errors import FormatError
 from diptych.frontends.mxnet.symbol_schema import initializer, input_names
 
 if TYPE_CHECKING:
@@ -62,6 +63,15 @@ def upgrade(heads: list[tuple[Draft, int]], version: int) -> list[Draft]:
     return walk(heads)
 
 
+def _input_names(node: Draft) -> tuple[str, ...] | None:
+    if node.op is None:
+        return None
+    try:
+        return input_names(node.op, node.attrs)
+    except FormatError as error:
+        raise FormatError(f"{node.op} (layer {node.name or '?'}): {error}") from None
+
+
 def _hide_keys(node: Draft) -> None:
     """``lr_mult`` becomes ``__lr_mult__``; ``weight_lr_mult`` moves to the variable at the input named weight."""
     for key in list(node.attrs):
@@ -70,7 +80,7 @@ def _hide_keys(node: Draft) -> None:
                 node.attrs[f"__{word}__"] = node.attrs.pop(key)
                 break
             if key.endswith("_" + word):
-                names = input_names(node.op, node.attrs) if node.op is not None else None
+                names = _input_names(node)
                 target = key[: -len(word) - 1]
                 if names and target in names and names.index(target) < len(node.inputs):
                     variable = node.inputs[names.index(target)][0]
@@ -81,7 +91,7 @@ def _hide_keys(node: Draft) -> None:
 
 def _add_missing_inputs(node: Draft) -> None:
     """Files before 0.9.0 leave out auxiliary states and, often, labels."""
-    names = input_names(node.op, node.attrs) if node.op is not None else None
+    names = _input_names(node)
     for argument in names[len(node.inputs) :] if names else ():
         # MXNet gives such a variable a copy of the operator's attributes, its own included; nothing reads them.
         variable = Draft(None, f"{node.name}_{argument}" if node.name else argument, dict(node.attrs))

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from diptych.errors import FormatError
 from diptych.frontends.mxnet.symbol_graph import SymbolGraph, SymbolNode
-from diptych.frontends.mxnet.symbol_schema import output_count
 
 __all__ = ["write_symbol"]
 
@@ -61,7 +60,7 @@ def _graph(graph: SymbolGraph, level: int, attrs: dict[str, str] | None, *, coun
     rows = [0]
     for node in graph.nodes:
         nodes.append(_node(node, level + 2, versions, count))
-        rows.append(rows[-1] + (1 if node.op is None else output_count(node.op, node.attrs)))
+        rows.append(rows[-1] + node.output_count())
     heads = [f"[{n}, {i}, {versions.get(n, 0)}]" for n, i in graph.heads]
     pairs = [
         ("nodes", _wrap(nodes, "[]", level + 1, multi=True)),
