@@ -8,20 +8,42 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from bench import mxnet_zoo
 from diptych.cli.common import positive, say
-from diptych.compare import ENGINES, Report, Settings, Subject, compare
+from diptych.compare import ENGINES, InputSpec, Report, Settings, Subject, compare, random_inputs
+from diptych.compare.engines import mxnet_python
 from diptych.compare.measure import available_cpus, example_inputs
 from diptych.compare.report import Row, plain
 from diptych.compare.table import milliseconds, table
-from diptych.errors import DiptychError
+from diptych.errors import DiptychError, UnsupportedError
+from diptych.ir import TensorType
 
 DEFAULT = ("diptych", "torch", "inductor", "onnxruntime", "openvino")
-SUITES = ("smoke", "conv", "seq", "all")
+DEFAULT_MXNET = ("diptych", "mxnet")
+SUITES = ("smoke", "conv", "seq", "all", "mxnet")
+
+
+def measure_mxnet(model: str, batch: int, settings: Settings) -> Report:
+    """One network of MXNet's zoo, as real MXNet exports it."""
+    python = mxnet_python()
+    if python is None:
+        raise UnsupportedError("the mxnet suite needs real MXNet: diptych engines install mxnet")
+    with tempfile.TemporaryDirectory(prefix="diptych-zoo-") as folder:
+        command = [python, str(Path(mxnet_zoo.__file__)), model, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise DiptychError(f"MXNet cannot export {model}: {done.stderr.strip().splitlines()[-1]}")
+        inputs = random_inputs([InputSpec("data", TensorType((batch, 3, 224, 224)))])
+        stem = str(Path(folder) / model)
+        subject = Subject(f"{model} x{batch}", inputs, symbol=f"{stem}-symbol.json", params=f"{stem}-0000.params")
+        return compare(subject, settings, say)
 
 
 def measure(model: str, batch: int, settings: Settings) -> Report:
@@ -75,7 +97,7 @@ def main() -> int:
     parser.add_argument("--model", action="append", help="only this model (repeat for more)")
     parser.add_argument("--batch", type=positive, action="append", help="batch size (repeat for more; default 1)")
     parser.add_argument("--threads", type=positive, default=available_cpus())
-    parser.add_argument("--engines", default=",".join(DEFAULT), help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--engines", metavar="A,B", help=f"of {', '.join(ENGINES)}")
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn")
     parser.add_argument("--starts", action="store_true", help="also start every engine with empty caches")
@@ -86,11 +108,16 @@ def main() -> int:
     from bench.suites import names  # imports PyTorch, which --help need not wait for
 
     known = names("all")
-    models = args.model or names(args.suite)
+    from_mxnet = args.suite == "mxnet"
+    if from_mxnet:
+        known = list(mxnet_zoo.NAMES)
+    models = args.model or (known if from_mxnet else names(args.suite))
     unknown = [m for m in models if m not in known]
     if unknown:
         parser.error(f"no model is named {', '.join(unknown)}; there are {', '.join(known)}")
-    engines = [e.strip() for e in args.engines.split(",") if e.strip()]
+    chosen = args.engines or ",".join(DEFAULT_MXNET if from_mxnet else DEFAULT)
+    engines = [e.strip() for e in chosen.split(",") if e.strip()]
+    one = measure_mxnet if from_mxnet else measure
     settings = Settings(tuple(engines), args.threads, args.rounds, args.seconds, quick=not args.starts)
     reports: list[Report] = []
     failures: dict[str, str] = {}
@@ -98,7 +125,7 @@ def main() -> int:
         for model in models:
             say(f"== {model}, batch {batch}, {args.threads} threads")
             try:
-                reports.append(measure(model, batch, settings))
+                reports.append(one(model, batch, settings))
             except DiptychError as e:
                 failures[f"{model} x{batch}"] = str(e)
                 say(f"{model}: {e}")

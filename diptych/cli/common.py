@@ -141,8 +141,8 @@ def open_source(model: Named, specs: Sequence[InputSpec]) -> Any:
         raise InputError(f"{model.title}: this command takes a symbol file, a .pt2 file or a PyTorch factory")
     from diptych.frontends.torch import source
 
-    if model.torch.endswith(".pt2") and not specs:
-        return source(model.torch, None)
+    if model.torch.endswith(".pt2"):
+        return source(model.torch, None)  # exported for its own shapes; other ones are refused with the types
     module, examples = build_torch(model.torch)
     if specs:
         import torch

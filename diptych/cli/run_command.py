@@ -71,6 +71,13 @@ def _compiled(args: argparse.Namespace) -> tuple[Any, dict[str, Array]]:
         else:
             arrays = arrays_for(source.input_names, by_name, in_order)
         return diptych.compile(source, arrays, **keywords), arrays
+    if model.torch.endswith(".pt2"):
+        compiled = diptych.compile(open_source(model, specs), **keywords)
+        if args.data:
+            return compiled, arrays_for(compiled.input_names, by_name, in_order)
+        _random_was_meant(args)
+        types = compiled.graph.input_types()
+        return compiled, random_inputs([InputSpec(n, t) for n, t in types.items()])
     import torch
 
     module, examples = build_torch(model.torch)

@@ -17,7 +17,7 @@ from diptych.errors import InputError
 
 __all__ = ["ENGINES", "Engine", "State", "data_folder", "engine", "mxnet_python"]
 
-Form = Literal["mxnet", "torch", "onnx"]
+Form = Literal["mxnet", "torch", "onnx", "saved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,7 @@ ENGINES: dict[str, Engine] = {
     for e in (
         Engine("diptych", "diptych", "diptych_engine", "mxnet", "diptych"),
         Engine("diptych-torch", "diptych (torch)", "diptych_engine", "torch", "diptych", needs=("torch",)),
+        Engine("diptych-saved", "diptych (saved)", "diptych_engine", "saved", "diptych"),
         Engine("torch", "PyTorch eager", "torch_engine", "torch", "torch", {"mode": "eager"}),
         Engine("inductor", "PyTorch compiled", "torch_engine", "torch", "torch", {"mode": "inductor"}, compiler=True),
         Engine("mxnet", "MXNet", "mxnet_engine", "mxnet", "mxnet"),

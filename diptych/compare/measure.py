@@ -148,25 +148,27 @@ class _Run:
         if not state.present:
             row.state, row.reason, row.remedy = "absent", state.problem, state.remedy
             return
-        reason = unfit(chosen, self.subject) or (chosen.form == "onnx" and prepared.onnx_error)
+        reason = unfit(chosen, self.subject, self.rows) or (chosen.form == "onnx" and prepared.onnx_error)
         if reason:
             row.state, row.reason = "unfit", reason
             return
         row.version = state.version
         options = dict(chosen.options)
+        spec = dict(prepared.spec)
         if chosen.package == "diptych":
-            form = "torch" if chosen.form == "torch" or not self.subject.symbol else "mxnet"
+            form = "saved" if chosen.form == "saved" else chosen.form if self.subject.symbol else "torch"
             options |= {"form": form, **self.settings.options}
+            spec["saved"] = str(self.folder / "model.diptych")
         foreign = os.path.realpath(state.python) != os.path.realpath(sys.executable)
         try:
             if not self.settings.quick:
                 self.say(f"{chosen.title}: start with empty caches")
                 with self.spawn(chosen.name, state.python, chosen.name, foreign) as process:
-                    row.cold = _start(self.start(process, chosen.adapter, prepared.spec, options)[0])
+                    row.cold = _start(self.start(process, chosen.adapter, spec, options)[0])
             self.say(f"{chosen.title}: start, answers")
             process = self.spawn(chosen.name, state.python, chosen.name, foreign)
             self.processes[chosen.name] = process
-            reply, outputs = self.start(process, chosen.adapter, prepared.spec, options)
+            reply, outputs = self.start(process, chosen.adapter, spec, options)
             row.version = reply["version"]
             if self.settings.quick:
                 row.cold = _start(reply)
@@ -175,6 +177,8 @@ class _Run:
             row.judgement = self.assess(process, outputs, prepared)
             process.ask("feed", self.subject.inputs)
             row.variant = process.ask("tune", seconds=self.settings.turn_s)[0]["variant"]
+            if options.get("form") in ("mxnet", "torch"):
+                process.ask("save", path=spec["saved"])  # for the row that opens a saved model
             facts = process.ask("facts")[0]
             row.memory, row.installed = facts["memory"]["now"], facts["installed"]
             row.notes = facts["notes"]
@@ -242,8 +246,10 @@ def _start(reply: dict[str, Any]) -> Start:
     return Start(reply["import_s"], reply["load_s"], reply["first_s"], reply["memory"]["peak"])
 
 
-def unfit(chosen: Engine, subject: Subject) -> str:
+def unfit(chosen: Engine, subject: Subject, rows: Sequence[Row] = ()) -> str:
     """Why an engine cannot take this model ("" when it can)."""
+    if chosen.form == "saved" and not any(r.state == "measured" and r.engine in BASES for r in rows):
+        return "opens what the diptych row saves, and there is none"
     if chosen.package == "diptych":
         return ""
     if chosen.form == "mxnet" and not subject.symbol:
@@ -287,9 +293,9 @@ def compare(
         prepared = run.prepare(any(e.form == "onnx" and e.state().present for e in chosen))
         # The source framework first: where there is no float64 referee, it is the yardstick.
         source = "mxnet" if subject.symbol else "torch"
-        for one in sorted(chosen, key=lambda e: e.name != source):
+        for one in sorted(chosen, key=lambda e: (e.name != source, e.form == "saved")):
             run.admit(one, prepared)
-        limit, reason = _limit(run.rows, source)
+        limit, reason = _limit(run.rows, subject)
         for row in run.rows:
             row.passed = row.judgement is not None and row.judgement.passes(limit)
         run.time()
@@ -312,8 +318,11 @@ def compare(
     )
 
 
-def _limit(rows: Sequence[Row], source: str) -> tuple[float, str]:
-    row = next((r for r in rows if r.engine == source and r.judgement and not r.judgement.problem), None)
+def _limit(rows: Sequence[Row], subject: Subject) -> tuple[float, str]:
+    """How large an error passes: taken from the framework that the model comes from, where it was measured."""
+    sources = [name for name, form in (("mxnet", subject.symbol), ("torch", subject.torch)) if form]
+    judged = {r.engine: r for r in rows if r.judgement and not r.judgement.problem}
+    row = next((judged[name] for name in sources if name in judged), None)
     if row is None or row.judgement is None:
         return limit_from(None), "the source framework is not here to compare with"
     limit = limit_from(row.judgement.max_error)

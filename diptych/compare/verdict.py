@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from diptych.compare.stats import ratio
+from diptych.compare.stats import ratio, spread
 from diptych.compare.table import duration, milliseconds
 
 __all__ = ["Candidate", "verdicts"]
@@ -24,8 +24,7 @@ class Candidate:
 
     @property
     def call(self) -> float:
-        ordered = sorted(self.rounds)
-        return ordered[len(ordered) // 2]
+        return spread(self.rounds).median
 
     def total(self, calls: int) -> float:
         """Seconds that a fresh process needs for so many answers."""

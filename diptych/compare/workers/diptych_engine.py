@@ -18,13 +18,13 @@ def leaves(answer: Any) -> list[Any]:
 
 
 class Engine:
-    """One compiled model; `options`: `form` ("mxnet" or "torch"), `precision` and `accuracy` of `diptych.compile`."""
-
-    distributions = ("diptych", "numpy", "llvmlite")
+    """One model; `options`: `form` ("mxnet", "torch" or "saved"), `precision` and `accuracy` of `diptych.compile`."""
 
     def __init__(self, spec: dict[str, Any], threads: int, options: dict[str, Any]) -> None:
         self.spec, self.threads, self.options = spec, threads, options
         self.variant = str(options["form"])
+        extra = ("torch",) if options["form"] == "torch" else ()
+        self.distributions = ("diptych", "numpy", "llvmlite", *extra)
 
     def bring(self) -> str:
         """Import diptych (and PyTorch, which holds the module, when the model is one)."""
@@ -39,11 +39,19 @@ class Engine:
         if self.options["form"] == "mxnet":
             source = self.diptych.load(self.spec["symbol"], self.spec["params"])
             self.model = self.diptych.compile(source, dict(arrays), threads=self.threads, **keywords)
+        elif self.options["form"] == "saved":
+            self.model = self.diptych.open(self.spec["saved"], threads=self.threads)
+        elif self.spec["torch"].endswith(".pt2"):
+            self.model = self.diptych.compile(self.diptych.load(self.spec["torch"]), threads=self.threads, **keywords)
         else:
             helpers = importlib.import_module("torch_model")
             module, _ = helpers.build(self.spec)
             examples = helpers.tensors(arrays)
             self.model = self.diptych.compile(module, examples, threads=self.threads, **keywords)
+
+    def save(self, path: str) -> None:
+        """Write the model for `diptych.open`."""
+        self.model.save(path)
 
     def feed(self, arrays: dict[str, Any]) -> None:
         """Put the inputs in the order the model wants."""

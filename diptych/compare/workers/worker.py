@@ -234,6 +234,11 @@ class Host:
         """Seconds per call of one turn."""
         return {"times": turn(self.engine.call, header["seconds"])}, {}
 
+    def save(self, header: dict[str, Any], raw: dict[str, bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Write the compiled model to a file (engines that can)."""
+        self.engine.save(header["path"])
+        return {}, {}
+
     def facts(self, header: dict[str, Any], raw: dict[str, bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the engine says about itself, its memory and its size on disk."""
         return {
