@@ -21,7 +21,9 @@ from diptych.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from diptych.ops.arithmetic import Add, Atan2, Div, FloorDiv, Fmod, Hypot, Maximum, Minimum, Mod, Mul, Pow, Sub
 from diptych.ops.attention import Attention
 from diptych.ops.base import OPS, Arg, Composite, Contraction, Elementwise, Loops, Movement, Reduction, S, Sample, op
+from diptych.ops.blocked import BlockedAvgPool, BlockedConv, BlockedMaxPool, PackChannels, UnpackChannels
 from diptych.ops.build import Builder
+from diptych.ops.cast import Cast
 from diptych.ops.conv import Conv, ConvTranspose
 from diptych.ops.detection import BoxNms, DeformableColumns, GridSample, RoiAlign, RoiPool
 from diptych.ops.elementwise import (
@@ -50,7 +52,6 @@ from diptych.ops.logic import (
     BitwiseNot,
     BitwiseOr,
     BitwiseXor,
-    Cast,
     Equal,
     Greater,
     GreaterEqual,
@@ -122,6 +123,9 @@ __all__ = [
     "BitwiseNot",
     "BitwiseOr",
     "BitwiseXor",
+    "BlockedAvgPool",
+    "BlockedConv",
+    "BlockedMaxPool",
     "BoxNms",
     "BroadcastTo",
     "Builder",
@@ -204,6 +208,7 @@ __all__ = [
     "NormL2",
     "NotEqual",
     "OneHot",
+    "PackChannels",
     "Pad",
     "Pow",
     "Prelu",
@@ -250,6 +255,7 @@ __all__ = [
     "TopK",
     "Transpose",
     "Trunc",
+    "UnpackChannels",
     "Var",
     "Where",
     "op",
