@@ -13,7 +13,6 @@ from diptych.frontends.graph import GraphSource
 from diptych.ir import Graph, TensorType, dtype_of
 from diptych.model import Model
 from diptych.options import Options
-from diptych.runtime.threads import cpu_count
 
 if TYPE_CHECKING:
     import os
@@ -81,7 +80,7 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
         raise InputError(f"dynamic={dynamic!r}: only 'batch' is there so far")
     source = _source(model, example_inputs)
     types = _types(source, example_inputs)
-    options = Options(precision, accuracy, threads or cpu_count())
+    options = Options(precision, accuracy, threads or _cpu_count())
     return Model(source, types, options, target, batch=dynamic == "batch")
 
 
@@ -92,7 +91,13 @@ def open(path: str | os.PathLike[str], *, threads: int | None = None, target: st
     """
     from diptych.artifact import read
 
-    return Model(GraphSource(read(path)), None, Options(threads=threads or cpu_count()), target)
+    return Model(GraphSource(read(path)), None, Options(threads=threads or _cpu_count()), target)
+
+
+def _cpu_count() -> int:
+    from diptych.runtime.threads import cpu_count
+
+    return cpu_count()
 
 
 def _source(model: Any, example_inputs: Any) -> Source:

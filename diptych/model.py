@@ -7,68 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych import compiler
 from diptych.errors import InputError
 from diptych.frontends.graph import GraphSource
-from diptych.ir import Graph, TensorType, dtype_of, numpy_dtype
-from diptych.passes.batch import mixing_node
-from diptych.runtime.cache import default_cache
-from diptych.runtime.executable import Executable
-from diptych.targets import host
-from diptych.targets.numpy import interpret
+from diptych.ir import TensorType, dtype_of, numpy_dtype
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from diptych.compiled import Compiled
     from diptych.frontends.base import Source
     from diptych.options import Options
     from diptych.schedule.plan import Plan
 
-__all__ = ["Compiled", "Model"]
+__all__ = ["Model"]
 
 Array = np.ndarray[Any, Any]
-TINY_NS = 20_000.0  # below this a second thread costs more than it brings
-
-
-class Compiled:
-    """A Graph compiled for its input types: the graph, its plan, and the native callable."""
-
-    def __init__(self, graph: Graph, options: Options, target: str | None) -> None:
-        self.graph = graph
-        self.plan: Plan | None = None
-        self.call: Callable[..., Any]
-        if target == "numpy":
-            self.call = self._interpret
-            return
-        machine = host.find(target)
-        if not machine.is_host:
-            raise InputError(f"target {machine.name!r} cannot run on this machine; use `diptych.compiler.object_of`")
-        plan = compiler.compile_plan(graph, options, machine)
-        if plan.cost < TINY_NS and options.threads > 1:
-            from dataclasses import replace
-
-            plan = compiler.compile_plan(graph, replace(options, threads=1), machine)
-        self.plan = plan
-        threads = 1 if plan.cost < TINY_NS else options.threads
-        code = default_cache().get_or_make(
-            compiler.cache_key(plan, machine), lambda: compiler.object_of(plan, machine)
-        )
-        self.executable = Executable(
-            code, weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs, outputs=plan.outputs,
-            threads=threads, parallel=threads > 1,
-        )  # fmt: skip
-        self.call = self.executable.call
-
-    def _interpret(self, *arrays: Array) -> Any:
-        given = {}
-        for (name, t), a in zip(self.graph.input_types().items(), arrays, strict=True):
-            a = np.asarray(a)
-            if a.shape != t.shape or dtype_of(a) != t.dtype:
-                raise InputError(f"input {name!r}: {t} expected, {a.dtype}{list(a.shape)} given")
-            given[name] = a
-        outs = tuple(interpret(self.graph, given).values())
-        return outs[0] if len(outs) == 1 else outs
 
 
 class Model:
@@ -103,6 +57,8 @@ class Model:
         return f"Model({self._source.name}: ({ins}) -> ({outs}))"
 
     def _for(self, types: tuple[TensorType, ...]) -> Compiled:
+        from diptych.compiled import Compiled  # the compiler and the operators: only who compiles pays for them
+
         found = self._compiled.get(types)
         if found is None:
             with self._lock:
@@ -184,6 +140,8 @@ class Model:
 
     def _prepare_batches(self) -> dict[int, Compiled]:
         """The compiled batch sizes: the example's, and 1 where the model can be made for it."""
+        from diptych.passes.batch import mixing_node
+
         why = mixing_node(self.graph)
         if why is not None:
             raise InputError(f"dynamic='batch': the rows of the batch are not independent, or not shown to be: {why}")
