@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,6 +107,7 @@ class GraphBuilder:
             raise TypeRuleError(f"{op.name}: {len(inputs)} operands do not fit: {e}") from None
         types = result if isinstance(result, tuple) else (result,)
         outs = tuple(self._new(t) for t in types)
+        op = _counted_from_the_front(op, inputs[0].rank if inputs else 0)
         self._nodes.append(
             Node(
                 op,
@@ -146,3 +147,13 @@ class GraphBuilder:
             constant_names={k: v for k, v in self._constant_names.items() if k in live},
             name=self.name,
         )
+
+
+def _counted_from_the_front(op: Op, rank: int) -> Op:
+    """The operator with negative axes of its first operand made non-negative: passes and kernels see no others."""
+    axis, axes = getattr(op, "axis", None), getattr(op, "axes", None)
+    if isinstance(axis, int) and axis < 0:
+        op = replace(op, axis=axis + rank)  # type: ignore[type-var]
+    if isinstance(axes, tuple) and any(a < 0 for a in axes):
+        op = replace(op, axes=tuple(sorted(a % rank for a in axes)))  # type: ignore[type-var]
+    return op
