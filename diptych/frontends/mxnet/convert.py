@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from diptych.errors import FormatError, UnsupportedError
+from diptych.errors import DiptychError, FormatError, UnsupportedError
+from diptych.frontends.mxnet.attributes import Attributes
 from diptych.frontends.mxnet.symbol_aliases import canonical
 from diptych.ops import OPS, Movement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from diptych.frontends.mxnet.attributes import Attributes
-    from diptych.frontends.mxnet.symbol_graph import SymbolGraph
+    from diptych.frontends.mxnet.symbol_graph import SymbolGraph, SymbolNode
     from diptych.ir import Array, Value
     from diptych.ops.build import Builder
 
     Result = Value | tuple[Value, ...]
     Converter = Callable[["Call"], Result]
 
-__all__ = ["CONVERTERS", "DTYPE_NAMES", "Call", "converts", "dtype_of_name"]
+__all__ = ["CONVERTERS", "DTYPE_NAMES", "Call", "convert_node", "converts", "dtype_of_name"]
 
 # The dtype names of MXNet's attributes, and the flags of `__dtype__` and of .params files in order.
 DTYPE_NAMES: dict[str, str] = {
@@ -62,6 +62,22 @@ def dtype_of_name(text: str, where: str) -> str:
     if text.isdigit() and int(text) < len(_FLAGS):
         return _FLAGS[int(text)]
     raise FormatError(f"{where}: {text!r} is not a known element type; known: {', '.join(DTYPE_NAMES)}")
+
+
+def convert_node(g: Builder, node: SymbolNode, operands: tuple[Value, ...], outputs: int,
+                 shape: tuple[int, ...] | None = None, np_shape: bool = False) -> tuple[Value, ...]:  # fmt: skip
+    """Emit one operator node; errors name its layer. Raises KeyError when the operator has no converter."""
+    assert node.op is not None
+    call = Call(g, node.op, node.name, Attributes(node.op, node.name, node.attrs), operands, outputs=outputs,
+                shape=shape, np_shape=np_shape, subgraphs=node.subgraphs)  # fmt: skip
+    g.layer = node.name
+    try:
+        result = CONVERTERS[node.op](call)
+    except DiptychError as error:
+        if node.name in str(error):
+            raise
+        raise type(error)(f"{node.op} (layer {node.name}): {error}") from error
+    return result if isinstance(result, tuple) else (result,)
 
 
 @dataclass(slots=True)

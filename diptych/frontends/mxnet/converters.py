@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diptych.frontends.mxnet import (  # noqa: F401
+    convert_control,
     convert_create,
     convert_detection,
     convert_elementwise,
@@ -31,7 +32,5 @@ ADVICE: dict[str, str] = {
     "_random_normal": _RANDOM, "_random_uniform": _RANDOM, "_random_gamma": _RANDOM, "_shuffle": _RANDOM,
     "_contrib_quantize_v2": _INT8, "_contrib_dequantize": _INT8, "_contrib_requantize": _INT8,
     "_contrib_quantized_pooling": _INT8, "_sg_mkldnn_conv": _INT8, "_sg_mkldnn_fully_connected": _INT8,
-    "_foreach": "control flow is not supported: unroll the loop when building the symbol",
-    "_while_loop": "control flow is not supported: unroll the loop when building the symbol",
-    "_cond": "control flow is not supported: use where",
+    "_while_loop": "the number of steps depends on the data: unroll the loop when building the symbol",
 }  # fmt: skip

@@ -72,10 +72,6 @@ def _rule(*names: str) -> Callable[[Callable[[Shapes], None]], Callable[[Shapes]
 @_rule(
     "elemwise_add", "elemwise_sub", "elemwise_mul", "elemwise_div", "_grad_add", "add_n", "_maximum", "_minimum",
     "_power", "_mod", "_hypot", "_equal", "_not_equal", "_greater", "_greater_equal", "_lesser", "_lesser_equal",
-    "Activation", "relu", "sigmoid", "tanh", "softsign", "exp", "log", "sqrt", "square", "abs", "negative", "erf",
-    "clip", "Dropout", "BlockGrad", "_copy", "MakeLoss", "make_loss", "Cast", "softmax", "log_softmax",
-    "_plus_scalar", "_minus_scalar", "_rminus_scalar", "_mul_scalar", "_div_scalar", "_rdiv_scalar", "_power_scalar",
-    "zeros_like", "ones_like", "SoftmaxActivation",
 )  # fmt: skip
 def _same(s: Shapes) -> None:
     shape: Partial = None
@@ -83,6 +79,16 @@ def _same(s: Shapes) -> None:
         shape = merged(shape, known)
     s.ins = [shape] * len(s.ins)
     s.outs = [shape] * len(s.outs)
+
+
+@_rule(
+    "Activation", "relu", "sigmoid", "tanh", "softsign", "exp", "log", "sqrt", "square", "abs", "negative", "erf",
+    "clip", "Dropout", "BlockGrad", "_copy", "MakeLoss", "make_loss", "Cast", "softmax", "log_softmax",
+    "_plus_scalar", "_minus_scalar", "_rminus_scalar", "_mul_scalar", "_div_scalar", "_rdiv_scalar", "_power_scalar",
+    "zeros_like", "ones_like", "SoftmaxActivation",
+)  # fmt: skip
+def _first(s: Shapes) -> None:
+    s.ins[0] = s.outs[0] = merged(s.ins[0], s.outs[0])
 
 
 def _last(s: Shapes) -> bool:

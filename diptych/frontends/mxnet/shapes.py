@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from diptych.errors import DiptychError, FormatError
 from diptych.frontends.mxnet import converters  # noqa: F401  (fills the table of converters)
 from diptych.frontends.mxnet.attributes import Attributes, parse_shape
-from diptych.frontends.mxnet.convert import CONVERTERS, Call, dtype_of_name
+from diptych.frontends.mxnet.convert import CONVERTERS, convert_node, dtype_of_name
 from diptych.frontends.mxnet.shape_rules import LABEL_INPUTS, RULES, Partial, Shapes, full
 from diptych.frontends.mxnet.symbol_schema import output_count
 from diptych.ir import TensorType
@@ -137,15 +137,13 @@ class Inference:
         g = Builder()
         operands = tuple(g.input(f"x{k}", TensorType(s, self.dtype(e)))
                          for k, (e, s) in enumerate(zip(entries, shapes)) if s is not None)  # fmt: skip
-        call = Call(g, node.op, node.name, Attributes(node.op, node.name, node.attrs), operands, outputs=count,
-                    np_shape=self.symbol.is_np_shape, shape=self.shape((i, 0)), subgraphs=node.subgraphs)  # fmt: skip
         try:
-            result = CONVERTERS[node.op](call)
+            results = convert_node(g, node, operands, count, self.shape((i, 0)), self.symbol.is_np_shape)
         except DiptychError:
             if shapes:
                 raise
             return  # a creation operator whose shape a consumer will tell in a later sweep
-        for k, value in enumerate(result if isinstance(result, tuple) else (result,)):
+        for k, value in enumerate(results):
             self._refine((i, k), value.shape, node.name)
             self._dtypes[i, k] = value.dtype
         self._forward_done.add(i)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diptych.errors import DiptychError, FormatError, InputError, UnsupportedError
+from diptych.errors import FormatError, InputError, UnsupportedError
 from diptych.frontends.base import Missing, unsupported
 from diptych.frontends.mxnet import converters  # noqa: F401  (fills the table of converters)
-from diptych.frontends.mxnet.attributes import Attributes, parse_shape
-from diptych.frontends.mxnet.convert import CONVERTERS, Call, dtype_of_name
+from diptych.frontends.mxnet.attributes import parse_shape
+from diptych.frontends.mxnet.convert import CONVERTERS, convert_node, dtype_of_name
 from diptych.frontends.mxnet.converters import ADVICE
 from diptych.frontends.mxnet.params import BFloat16, ParamValue, load_params, split_arg_aux
 from diptych.frontends.mxnet.shapes import LABEL_INPUTS, Inference
@@ -47,7 +47,7 @@ def load_source(symbol_file: str | os.PathLike[str] | SymbolGraph, params_file: 
         name = Path(symbol_file).name.removesuffix(".json").removesuffix("-symbol")
     weights: dict[str, ParamValue] = {}
     if params_file is not None:
-        for group in split_arg_aux(load_params(params_file)):
+        for group in split_arg_aux(load_params(params_file) or {}):  # a model without weights saves an empty list
             weights.update(group)
     for group in split_arg_aux(dict(params or {})):
         weights.update(group)
@@ -141,11 +141,7 @@ class MxnetSource:
 
     def graph(self, types: Mapping[str, TensorType]) -> Graph:
         """The Graph for exactly these input types; inputs whose shape follows from others may be left out."""
-        missing = [
-            Missing(node.op, node.name, advice=ADVICE.get(node.op, ""))
-            for node in map(self._node, self._order)
-            if node.op is not None and node.op not in CONVERTERS
-        ]
+        missing = [m for i in self._order for m in _missing(self._node(i))]
         if missing:
             raise unsupported(self.name, missing)
         inputs, inference = self._input_types(types)
@@ -161,34 +157,28 @@ class MxnetSource:
                     array, dtype = _dense(node.name, self.params[node.name])
                     env[i, 0] = g.constant(array, dtype, node.name)
                 continue
-            self._convert(g, i, node, env, inference)
+            operands = tuple(env[e] for e in node.inputs[: LABEL_INPUTS.get(node.op)])
+            shape = inference.shape((i, 0)) if inference else None
+            results = convert_node(g, node, operands, output_count(node.op, node.attrs, visible=True), shape,
+                                   self.symbol.is_np_shape)  # fmt: skip
+            env.update({(i, k): value for k, value in enumerate(results)})
         for name, head in self.heads.items():
             if head not in env:
                 raise UnsupportedError(f"{self.name}: output {name} of {self._node(head[0]).op} means something in training "
                                        "only; choose other layers with outputs=[...]")  # fmt: skip
         return g.finish({name: env[head] for name, head in self.heads.items()})
 
-    def _convert(self, g: Builder, i: int, node: SymbolNode, env: dict[tuple[int, int], Value],
-                 inference: Inference | None) -> None:  # fmt: skip
-        assert node.op is not None
-        g.layer = node.name
-        labels = LABEL_INPUTS.get(node.op)
-        operands = tuple(env[e] for e in node.inputs[:labels] if e in env)
-        call = Call(g, node.op, node.name, Attributes(node.op, node.name, node.attrs), operands,
-                    outputs=output_count(node.op, node.attrs, visible=True), np_shape=self.symbol.is_np_shape,
-                    shape=inference.shape((i, 0)) if inference else None, subgraphs=node.subgraphs)  # fmt: skip
-        try:
-            result = CONVERTERS[node.op](call)
-        except DiptychError as error:
-            if node.name in str(error):
-                raise
-            raise type(error)(f"{node.op} (layer {node.name}): {error}") from error
-        for k, value in enumerate(result if isinstance(result, tuple) else (result,)):
-            env[i, k] = value
-
 
 # Operators whose result's shape their own attributes and operands may not tell.
 _OPEN = frozenset({"_zeros", "_ones", "_full", "_zeros_without_dtype", "_arange", "Reshape"})
+
+
+def _missing(node: SymbolNode) -> list[Missing]:
+    """The operators without a converter in a node and in the graphs inside it."""
+    inner = [m for graph in node.subgraphs for n in graph.nodes for m in _missing(n)]
+    if node.op is None or node.op in CONVERTERS:
+        return inner
+    return [Missing(node.op, node.name, advice=ADVICE.get(node.op, ""))]
 
 
 def _dense(name: str, value: ParamValue) -> tuple[Array, str]:
