@@ -10,7 +10,7 @@ from diptych.frontends.torch.lower import Context, converts, refuse
 from diptych.ops.base import broadcast, normalize_axis
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from diptych.ir import Value
 
@@ -175,9 +175,6 @@ def _scatter_set(c: Context, x: Value, index: Value, source: Value, axis: int) -
     y = x
     positions = c.g.constant(np.arange(x.shape[axis], dtype=np.int64).reshape(
         [-1 if i == axis else 1 for i in range(x.rank)]))  # fmt: skip
-    inside = [d if i == axis else e for i, (d, e) in enumerate(zip(x.shape, index.shape))]
-    if any(a != b for i, (a, b) in enumerate(zip(x.shape, inside)) if i != axis):
-        refuse("scatter with an index smaller than the data; slice the data to the index's shape first")
     for i in range(count):  # in order, so that the last writer wins
         one, value = c.g.slice_axis(index, axis, i, i + 1), c.g.slice_axis(source, axis, i, i + 1)
         y = c.emit("where", c.ew("equal", positions, one, dtype="i64"), value, y)
@@ -196,7 +193,7 @@ def _scatter(c: Context, x: Value, dim: int, index: Value, source: Any) -> Value
     source = c.g.slice(source, [0] * x.rank, index.shape)
     array = c.g.constant_array(index)
     if array is None:
-        return _scatter_set(c, x, index, source, axis)
+        return _on_corner(c, x, index, axis, lambda part: _scatter_set(c, part, index, source, axis))
     # known places: one flat look-up from [data; source] where the last writer wins
     flat = np.arange(x.type.size, dtype=np.int64).reshape(x.shape)
     grid = np.indices(array.shape)
@@ -213,9 +210,17 @@ def _scatter_add(c: Context, x: Value, dim: int, index: Value, source: Value) ->
     if index.type.size == 0:
         return x
     axis = normalize_axis(dim, x.rank)
-    if any(a != b for i, (a, b) in enumerate(zip(x.shape, index.shape)) if i != axis):
-        refuse("scatter_add with an index smaller than the data; slice the data to the index's shape first")
-    return c.emit("scatter_add", x, index, c.g.slice(source, [0] * x.rank, index.shape), axis=axis)
+    update = c.g.slice(source, [0] * x.rank, index.shape)
+    return _on_corner(c, x, index, axis, lambda part: c.emit("scatter_add", part, index, update, axis=axis))
+
+
+def _on_corner(c: Context, x: Value, index: Value, axis: int, f: Callable[[Value], Value]) -> Value:
+    """Apply f to the part of x that a smaller index covers, and put the result back in its place."""
+    stops = [d if i == axis else e for i, (d, e) in enumerate(zip(x.shape, index.shape))]
+    if tuple(stops) == x.shape:
+        return f(x)
+    part = f(c.g.slice(x, [0] * x.rank, stops))
+    return c.emit("slice_update", x, part, starts=(0,) * x.rank, steps=(1,) * x.rank)
 
 
 @converts("aten.index_add.default")

@@ -18,18 +18,19 @@ __all__: list[str] = []
 
 
 @converts("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints",
+          "aten.squeeze_copy.default", "aten.squeeze_copy.dim", "aten.squeeze_copy.dims", "aten.unsqueeze_copy.default",
           "aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unsqueeze.default",
           "aten.unflatten.int", "aten.view_as.default", "aten.view_copy.default")  # fmt: skip
 def _reshaped(c: Context, x: Value, *rest: Any, **options: Any) -> Value:
     return c.g.reshape(x, c.shape)  # torch has worked out the shape
 
 
-@converts("aten.permute.default")
+@converts("aten.permute.default", "aten.permute_copy.default")
 def _permute(c: Context, x: Value, dims: Sequence[int]) -> Value:
     return c.g.transpose(x, dims) if dims else x
 
 
-@converts("aten.transpose.int")
+@converts("aten.transpose.int", "aten.transpose_copy.int")
 def _transpose(c: Context, x: Value, dim0: int, dim1: int) -> Value:
     if x.rank == 0:
         return x
@@ -39,12 +40,12 @@ def _transpose(c: Context, x: Value, dim0: int, dim1: int) -> Value:
     return c.g.transpose(x, perm)
 
 
-@converts("aten.t.default", "aten.numpy_T.default", "aten.mT.default")
+@converts("aten.t.default", "aten.t_copy.default", "aten.numpy_T.default", "aten.mT.default")
 def _t(c: Context, x: Value) -> Value:
     return c.g.transpose(x, list(range(x.rank))[::-1]) if x.rank == 2 else x
 
 
-@converts("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
+@converts("aten.expand.default", "aten.expand_copy.default", "aten.expand_as.default", "aten.broadcast_to.default")
 def _expand(c: Context, x: Value, size: Any, implicit: bool = False) -> Value:
     return c.g.broadcast_to(x, c.shape)
 
@@ -58,7 +59,7 @@ def _slice(
     return c.g.slice_axis(x, axis, min(first, x.shape[axis]), max(stop, min(first, x.shape[axis])), step)
 
 
-@converts("aten.narrow.default")
+@converts("aten.narrow.default", "aten.narrow_copy.default")
 def _narrow(c: Context, x: Value, dim: int, start: int, length: int) -> Value:
     axis = normalize_axis(dim, x.rank)
     start = start + x.shape[axis] if start < 0 else start
@@ -243,11 +244,3 @@ def _diagonal(c: Context, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 
     y = c.g.reshape(y, (*y.shape[:-2], rows * columns))
     index = np.arange(count, dtype=np.int64) * (columns + 1) + first
     return c.emit("take", y, c.g.constant(index), axis=y.rank - 1, mode="clip")
-
-
-@converts("aten.as_strided.default")
-def _as_strided(c: Context, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Value:
-    expected = [int(np.prod(size[i + 1 :])) for i in range(len(size))]
-    if list(stride) == expected and not offset and int(np.prod(size)) == x.type.size:
-        return c.g.reshape(x, size)
-    return refuse("as_strided reads memory by stride; write the same with reshape, permute, unfold or slicing")

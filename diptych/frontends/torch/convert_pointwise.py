@@ -167,6 +167,10 @@ _BINARY = {
     "aten.fmod.Tensor": "fmod", "aten.fmod.Scalar": "fmod", "aten.maximum.default": "maximum",
     "aten.minimum.default": "minimum", "aten.atan2.default": "atan2", "aten.hypot.default": "hypot",
     "aten.bitwise_left_shift.Tensor": "left_shift", "aten.bitwise_right_shift.Tensor": "right_shift",
+    "aten.__lshift__.Scalar": "left_shift",
+    "aten.__lshift__.Tensor": "left_shift",
+    "aten.__rshift__.Scalar": "right_shift",
+    "aten.__rshift__.Tensor": "right_shift",
     "aten.bitwise_left_shift.Tensor_Scalar": "left_shift", "aten.bitwise_right_shift.Tensor_Scalar": "right_shift",
 }  # fmt: skip
 _COMPARE = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}

@@ -130,6 +130,8 @@ def _vector_norm(
     x = c.value(x)
     if not _axes(x, dims):
         return c.ew("not_equal", x, 0, dtype=x.dtype) if ord == 0 else c.emit("abs", x)
+    if not x.type.size:
+        return c.full(0.0)
     if ord == 2:
         return _reduce(c, "norm_l2", x, dims, keepdim)
     size = c.emit("abs", x)

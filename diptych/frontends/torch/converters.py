@@ -2,6 +2,7 @@
 
 from diptych.frontends.torch import (
     convert_activation,
+    convert_extra,
     convert_index,
     convert_linear,
     convert_movement,
@@ -14,6 +15,7 @@ from diptych.frontends.torch import (
 
 __all__ = [
     "convert_activation",
+    "convert_extra",
     "convert_index",
     "convert_linear",
     "convert_movement",

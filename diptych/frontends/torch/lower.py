@@ -60,7 +60,7 @@ class Context:
 
     def __init__(self, g: Builder, symbols: Mapping[Any, int], arrays: ArrayCache) -> None:
         self.g = g
-        self.symbols = symbols  # the number each symbolic extent stands for
+        self.symbols = dict(symbols)  # the number each symbolic extent stands for
         self.arrays = arrays
         self.fakes: tuple[Any, ...] = ()  # meta["val"] of the operands of the node at work
         self.out: Any = None  # meta["val"] of the node at work: a fake tensor, or a tuple of them
@@ -73,7 +73,7 @@ class Context:
         expr = getattr(node, "expr", None)
         if expr is None:
             return x
-        value = expr.xreplace(dict(self.symbols)) if hasattr(expr, "xreplace") else expr
+        value = expr.xreplace(self.symbols) if hasattr(expr, "xreplace") else expr
         if getattr(value, "free_symbols", None):
             raise NotConvertible(
                 f"the extent {expr} depends on the values of a tensor; only static shapes are compiled"
@@ -81,6 +81,21 @@ class Context:
         if node.pytype is bool:
             return bool(value)
         return int(value) if node.pytype is int else float(value)
+
+    def learn(self, fake: Any, got: Any) -> None:
+        """Take over the extents that torch could not know while tracing, but that constants have settled."""
+        pairs: list[tuple[Any, Any]] = []
+        if isinstance(fake, (tuple, list)) and isinstance(got, (tuple, list)):
+            for f, g in zip(fake, got):
+                self.learn(f, g)
+        elif hasattr(fake, "shape") and hasattr(got, "shape"):
+            pairs = list(zip(fake.shape, got.shape))
+        else:
+            pairs = [(fake, got)]
+        for extent, number in pairs:
+            node: Any = getattr(extent, "node", None)
+            if getattr(getattr(node, "expr", None), "is_Symbol", False):
+                self.symbols.setdefault(node.expr, int(number))
 
     def type_of(self, fake: Any) -> TensorType:
         """The IR type of a fake tensor."""
@@ -127,7 +142,7 @@ class Context:
             return x
         array = self.g.constant_array(x)
         if array is not None and array.size <= 1 << 16:
-            return self.g.constant(OPS["cast"](to=dtype).reference(array), dtype)  # type: ignore[call-arg, arg-type]
+            return self.g.constant(OPS["cast"](to=dtype).reference(array), dtype)  # type: ignore[arg-type]
         return self.g.cast(x, dtype)
 
     def array(self, x: Any, what: str) -> Array:
@@ -247,7 +262,7 @@ def _convert(c: Context, node: Any, args: Any, kwargs: Any, missing: list[Missin
     name = str(node.target)
     c.out = node.meta.get("val")
     if isinstance(c.out, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-        return c.number(c.out)  # integer shape arithmetic: torch has done it, only the symbols are filled in
+        return _scalar(c, node, args, kwargs, missing)
     if node.target is operator.getitem:
         return _ABSENT if args[0] is _ABSENT else args[0][args[1]]
     if name in _REGIONS:
@@ -255,12 +270,15 @@ def _convert(c: Context, node: Any, args: Any, kwargs: Any, missing: list[Missin
     leaves = _leaves((args, kwargs), [])
     c.fakes = tuple(a.meta.get("val") if isinstance(a, torch.fx.Node) else None for a in node.args)
     if not any(x is _ABSENT or isinstance(x, Value) for x in leaves):
-        return _fold(node, args, kwargs)
+        folded = _fold(node, args, kwargs)
+        c.learn(c.out, folded)
+        return folded
     converter = CONVERTERS.get(name)
     if any(isinstance(x, NotComputed) for x in leaves):
         raise NotConvertible("the places of the maxima of a pooling layer are not computed; use return_indices=False")
     if converter is None:
-        missing.append(Missing(name, c.g.layer, c.g.source, _advice(name)))
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        missing.append(Missing(name, c.g.layer, c.g.source, _RANDOM if random else _advice(name)))
         return _ABSENT
     if any(x is _ABSENT for x in leaves):
         return _ABSENT
@@ -278,6 +296,22 @@ def _convert(c: Context, node: Any, args: Any, kwargs: Any, missing: list[Missin
     return result
 
 
+def _scalar(c: Context, node: Any, args: Any, kwargs: Any, missing: list[Missing]) -> Any:
+    """Shape arithmetic: torch has done it and only the symbols are filled in; or a number read from a constant."""
+    try:
+        return c.number(c.out)
+    except NotConvertible:
+        if not any(x is _ABSENT or isinstance(x, Value) for x in _leaves((args, kwargs), [])):
+            number = _fold(node, args, kwargs)
+            c.learn(c.out, number)
+            return number
+        if missing:  # it follows from what is reported already
+            return _ABSENT
+        raise
+
+
+_RANDOM = "random numbers are not drawn in a compiled model; pass them in as an input"
+
 # Regions without meaning for inference: the submodule at this argument is converted in place.
 _REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 
@@ -294,7 +328,7 @@ def _fold(node: Any, args: Any, kwargs: Any) -> Any:
 
     tags = getattr(node.target, "tags", ())
     if torch.Tag.nondeterministic_seeded in tags:
-        raise NotConvertible("random numbers are not drawn in a compiled model; pass them in as an input")
+        raise NotConvertible(_RANDOM)
     if "device" in kwargs:
         kwargs = {**kwargs, "device": "cpu"}
     with torch.no_grad():
@@ -311,6 +345,7 @@ def _check(c: Context, name: str, result: Any) -> None:
     fakes = c.out if isinstance(c.out, (tuple, list)) else (c.out,)
     results = result if isinstance(result, (tuple, list)) else (result,)
     for fake, got in zip(fakes, results):
+        c.learn(fake, got)
         if isinstance(fake, torch.Tensor) and isinstance(got, Value) and c.type_of(fake) != got.type:
             raise GraphError(
                 f"{name} (layer {c.g.layer or '?'}): converted to {got.type}, torch says {c.type_of(fake)};"
