@@ -39,6 +39,8 @@ class MatMul(Contraction):
         S((0, 3, 4), (4, 5), grad=False),
         S(Arg((3, 4), "f64"), Arg((4, 2), "f64")),
         S((1, 64), (64, 40)),
+        S((1, 2, 1, 16), (1, 2, 33, 16), transpose_b=True),
+        S((3, 1, 9), (3, 9, 17)),
     )
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:

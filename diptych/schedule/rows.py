@@ -22,7 +22,8 @@ def lower_row(ctx: Context, group: Group) -> None:
     assert node is not None
     a, x, name = attributes(node.op), node.inputs[0], node.op.name
     shape = ctx.graph.types[x].shape
-    axis = a.get("axis", -1) % len(shape)
+    # rms_norm has no axis: it normalises as many axes as its scale has
+    axis = a["axis"] % len(shape) if "axis" in a else len(shape) - len(ctx.graph.types[node.inputs[1]].shape)
     axes = (axis,) if "softmax" in name else tuple(range(axis, len(shape)))
     prologue, values = ctx.expression(group.prologue, results=(x,)) if group.prologue else (Expr.identity(), [x])
     epilogue, extra = ctx.expression(group.epilogue, first=(node.outputs[0],), results=group.results)
