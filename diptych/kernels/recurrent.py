@@ -155,7 +155,7 @@ class _Emitter:
             odd = b.trunc(step, ir.IntType(1))
             with fn.loop(low, high, name="block") as i:
                 block = b.select(odd, fn.isub(fn.isub(fn.iadd(low, high), 1), i), i)
-                self.rows(lambda row, n, block=block: self.tile(shares, block, row, n, h, c, now, is_last))  # type: ignore[misc]
+                self.rows(lambda row, n, block=block: self.tile(shares, block, row, n, h, c, now, is_last))
             if self.kernel.work > 1:
                 with fn.if_(b.not_(is_last)):
                     b.call(self.barrier(), [ctx, nth])

@@ -10,6 +10,7 @@ import numpy as np
 
 from diptych.ir.kernel import Expr, Kernel
 from diptych.kernels.contract import PANEL, ContractParams, Side
+from diptych.kernels.pointwise import make_copy
 from diptych.kernels.pointwise_pack import make_pack_panels
 from diptych.kernels.pointwise_pad import make_pad
 from diptych.kernels.tiling import choose
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
 
-__all__ = ["lower_conv", "lower_matmul", "pack_weights"]
+__all__ = ["emit_product", "lower_conv", "lower_matmul", "pack_matrix", "pack_weights"]
 
 _FLOPS_PER_NS = 60.0  # a cautious core, for rough costs
 
@@ -84,17 +85,31 @@ def lower_matmul(ctx: Context, group: Group) -> None:
     a, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
     if flags["transpose_a"]:
         a = a.transpose((*range(len(a.shape) - 2), len(a.shape) - 1, len(a.shape) - 2))
+    *batch, m, _ = out.shape
+    a = a.broadcast((*batch, m, a.shape[-1]))
+    value = node.inputs[1]
+    b = ctx.constant(value)
+    w, w_batch = pack_matrix(ctx, ctx.view(value) if b is None else b, flags["transpose_b"], tuple(batch))
+    expr, values = _epilogue(ctx, group, bias=False)
+    emit_product(ctx, a, w, w_batch, expr, [ctx.view(v) for v in values], out)
+
+
+def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr: Expr, operands: Sequence[View],
+                 out: View) -> None:  # fmt: skip
+    """out[..., m, n] = expr(a[..., m, k] times packed w, operands); operands broadcast to `out`."""
     *batch, m, n = out.shape
     k = a.shape[-1]
-    a = a.broadcast((*batch, m, k))
-    w, w_batch, w_panel = _matmul_weights(ctx, node.inputs[1], flags["transpose_b"], tuple(batch), k, n)
-    expr, values = _epilogue(ctx, group, bias=False)
-    views = [_readable(ctx, ctx.view(v), out.shape, -1) for v in values]
+    w_panel = k * PANEL
+    views = [_readable(ctx, v, out.shape, -1) for v in operands]
     target = out if out.strides[-1] == 1 or n == 1 else ctx.temp(out.shape)
     if 0 in out.shape:
         return
     walks = [list(a.strides[:-1]), [*w_batch, 0], *(list(v.strides[:-1]) for v in views), list(target.strides[:-1])]
     dims, merged = _merge([*batch, m], walks)
+    if merged[1][-1]:  # m is 1 and fell away: the last axis left is a batch axis, along which the weights change
+        dims.append(1)
+        for walk in merged:
+            walk.append(0)
     cols, outer = dims[-1], tuple(dims[:-1])
 
     def side(walk: list[int], lane: int) -> Side:
@@ -111,40 +126,32 @@ def lower_matmul(ctx: Context, group: Group) -> None:
     )  # fmt: skip
     args = [a, w, *views, target]
     flops = 2.0 * prod(out.shape) * k
-    cost = max(flops / _FLOPS_PER_NS, w.operand.shape and 4.0 * prod(w.shape) / 16)
+    cost = max(flops / _FLOPS_PER_NS, 4.0 * prod(w.shape) / 16)
     ctx.call(Kernel("contract", params, tuple(v.operand for v in args), 1, params.work, cost), args)
     if target is not out:
-        from diptych.kernels.pointwise import make_copy
-
         ctx.call(make_copy(target.operand, out.operand, ctx.target), (target, out))
 
 
-def _matmul_weights(ctx: Context, value: int, transposed: bool, batch: tuple[int, ...], k: int, n: int,
-                    ) -> tuple[View, tuple[int, ...], int]:  # fmt: skip
-    """Packed panels of b: where they lie, their strides over the batch axes, and the size of a panel."""
-    w_panel, panels = k * PANEL, -(-n // PANEL)
-    array = ctx.constant(value)
-    if array is not None:
-        b = array if transposed else np.swapaxes(array, -1, -2)  # [..., n, k]
-        own = b.shape[:-2]
-        packed = np.stack([pack_weights(x[:, :, None]) for x in b.reshape(-1, n, k)]) if prod(own) else b
-        view = ctx.weights(packed.reshape(*own, panels, w_panel))
+def pack_matrix(ctx: Context, b: View | Array, transposed: bool, batch: tuple[int, ...],
+                ) -> tuple[View, tuple[int, ...]]:  # fmt: skip
+    """Packed panels of b[..., k, n] ([..., n, k] if transposed): where they lie, their strides over the batch axes."""
+    if not isinstance(b, View):
+        b = b if transposed else np.swapaxes(b, -1, -2)  # [..., n, k]
+        own, (n, k) = b.shape[:-2], b.shape[-2:]
+        packed = np.stack([pack_weights(x[:, :, None]) for x in b.reshape(prod(own), n, k)]) if prod(own) else b
+        view = ctx.weights(packed.reshape(*own, -(-n // PANEL), k * PANEL))
     else:
-        b_view = ctx.view(value)
         if transposed:
-            b_view = b_view.transpose((*range(len(b_view.shape) - 2), len(b_view.shape) - 1, len(b_view.shape) - 2))
-        own = b_view.shape[:-2]
-        view = ctx.temp((*own, panels, k, PANEL))
-        if _batch_merges(b_view, own, view):
-            kernel = make_pack_panels(b_view.operand, view.operand, ctx.target)
-            ctx.call(kernel, (b_view, view), fused=("pack",))
-        else:
-            b_view = ctx.copy(b_view, "matrix operand")
-            ctx.call(make_pack_panels(b_view.operand, view.operand, ctx.target), (b_view, view), fused=("pack",))
-    strides = contiguous((*own, panels * w_panel))[:-1]
+            b = b.transpose((*range(len(b.shape) - 2), len(b.shape) - 1, len(b.shape) - 2))
+        own, (k, n) = b.shape[:-2], b.shape[-2:]
+        view = ctx.temp((*own, -(-n // PANEL), k, PANEL))
+        if not _batch_merges(b, own, view):
+            b = ctx.copy(b, "matrix operand")
+        ctx.call(make_pack_panels(b.operand, view.operand, ctx.target), (b, view), fused=("pack",))
+    strides = contiguous((*own, -(-n // PANEL) * k * PANEL))[:-1]
     lead = len(batch) - len(own)
     over = tuple(0 if own[i] == 1 else strides[i] for i in range(len(own)))
-    return view, (0,) * lead + over, w_panel
+    return view, (0,) * lead + over
 
 
 def _batch_merges(view: View, own: tuple[int, ...], packed: View) -> bool:
@@ -218,7 +225,7 @@ def pad_spatial(ctx: Context, x: View, pads: Sequence[tuple[int, int]], plain: b
         return View(x.buffer, x.offset - before, shape, x.strides, x.dtype)
     spread = ((0, 0), (0, 0), *pads) if plain else ((0, 0), (0, 0), *pads, (0, 0))
     shape = tuple(d + lo + hi for d, (lo, hi) in zip(x.shape, spread, strict=True))
-    out = ctx.temp(shape)
+    out = ctx.temp(shape, x.dtype)
     kernel = make_pad(x.operand, out.operand, tuple(lo for lo, _ in spread), "constant", 0.0, ctx.target)
     ctx.call(kernel, (x, out), fused=("pad",))
     return out

@@ -11,11 +11,13 @@ from diptych.kernels.pointwise_pad import make_pad
 from diptych.kernels.reduce import make_reduce
 from diptych.ops.base import Reduction, attributes
 from diptych.schedule.context import Context
-from diptych.schedule.contraction import lower_conv, lower_matmul
-from diptych.schedule.groups import partition
+from diptych.schedule.contraction import lower_conv
 from diptych.schedule.depthwise import lower_depthwise
+from diptych.schedule.groups import partition
 from diptych.schedule.indexing import INDEXING, lower_indexing
+from diptych.schedule.naive import lower_plain_conv, lower_product
 from diptych.schedule.placement import is_depthwise, place_values
+from diptych.schedule.recurrent import lower_recurrent
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
 from diptych.schedule.views import View, contiguous
 
@@ -144,7 +146,9 @@ def _pad(ctx: Context, group: Group) -> None:
 
 
 _RULES: dict[str, Callable[[Context, Group], None]] = {
-    "mat_mul": lower_matmul,
+    "mat_mul": lower_product,
+    "conv": lower_plain_conv,
+    **dict.fromkeys(("lstm", "gru", "rnn"), lower_recurrent),
     "blocked_conv": _conv,
     "pack_channels": _pack,
     "unpack_channels": _unpack,

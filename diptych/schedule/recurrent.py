@@ -1,0 +1,156 @@
+"""Recurrent layers: the input's share of all steps as one contraction, then the steps as one cooperative kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.ir.kernel import Expr
+from diptych.kernels.pointwise import make_copy, make_fill, make_pointwise
+from diptych.kernels.recurrent import GATES, choose_units, make_recurrent
+from diptych.ops.base import OPS, attributes
+from diptych.schedule.contraction import emit_product, pack_matrix
+from diptych.schedule.naive import emit_naive_product
+from diptych.schedule.views import View
+
+if TYPE_CHECKING:
+    from diptych.ir import Array
+    from diptych.schedule.context import Context
+    from diptych.schedule.groups import Group
+
+__all__ = ["lower_recurrent"]
+
+
+def lower_recurrent(ctx: Context, group: Group) -> None:
+    """lstm, gru or rnn. Half precision is computed in f32."""
+    node = group.anchor
+    assert node is not None
+    kind, at = node.op.name, attributes(node.op)
+    results = [ctx.result(v) for v in node.outputs]
+    if 0 in results[0].shape:
+        return
+    x, w_ih, w_hh, *rest = node.inputs
+    biases, states = (rest[:2], rest[2:]) if kind == "gru" else (rest[:1], rest[1:])
+    dtype = "f64" if results[0].dtype == "f64" else "f32"
+    units = choose_units(kind, results[0].shape[1], dtype, ctx.target)
+    arranged = _Arranged(ctx, GATES[kind], units.block, dtype)
+    shares = _shares(ctx, _cast(ctx, ctx.view(x), dtype), arranged, w_ih, biases[0])
+    weights = arranged.view(w_hh, recurrent=True)
+    inputs = [shares, weights, *(arranged.view(b) for b in biases[1:])]
+    inputs += [_dense(ctx, _cast(ctx, ctx.view(v), dtype)) for v in states]
+    outputs = [
+        out if out.dtype == dtype and (out.strides[-1] == 1 or out.shape[-1] == 1) else ctx.temp(out.shape, dtype)
+        for out in results
+    ]
+    kernel = make_recurrent(
+        kind, [v.operand for v in inputs], [v.operand for v in outputs], units, ctx.target,
+        reverse=at["reverse"], activation=at.get("activation", "tanh"),
+    )  # fmt: skip
+    ctx.call(kernel, [*inputs, *outputs])
+    for made, out in zip(outputs, results, strict=True):
+        if made is not out:
+            _write(ctx, made, out)
+
+
+class _Arranged:
+    """Weights and biases by blocks of units: [gates * H, ...] -> [blocks, gates, unit, ...], zeros where H ends."""
+
+    def __init__(self, ctx: Context, gates: int, unit: int, dtype: str) -> None:
+        self.ctx, self.gates, self.unit, self.dtype = ctx, gates, unit, dtype
+
+    def array(self, value: int) -> Array | None:
+        """The arranged constant; None when the value is not one (or must be converted first)."""
+        array = self.ctx.constant(value)
+        if array is None or self.ctx.graph.types[value].dtype != self.dtype:
+            return None
+        hidden, rest = len(array) // self.gates, array.shape[1:]
+        blocks = -(-hidden // self.unit)
+        split = array.reshape(self.gates, hidden, *rest)
+        split = np.pad(split, ((0, 0), (0, blocks * self.unit - hidden), *((0, 0) for _ in rest)))
+        return np.moveaxis(split.reshape(self.gates, blocks, self.unit, *rest), 0, 1)
+
+    def view(self, value: int, recurrent: bool = False) -> View:
+        """The arranged value in memory; `recurrent`: [blocks, H, gates, unit], as the kernel reads it."""
+        array = self.array(value)
+        if array is not None:
+            return self.ctx.weights(np.moveaxis(array, 3, 1) if recurrent else array, self.dtype)
+        return self.moved(_cast(self.ctx, self.ctx.view(value), self.dtype), recurrent)
+
+    def moved(self, source: View, recurrent: bool) -> View:
+        """The same at run time: by copies."""
+        ctx, g, unit = self.ctx, self.gates, self.unit
+        hidden, rest = source.shape[0] // g, source.shape[1:]
+        blocks, whole = -(-hidden // unit), hidden // unit
+        out = ctx.temp((blocks, *rest, g, unit) if recurrent else (blocks, g, unit, *rest), self.dtype)
+        if hidden % unit:
+            ctx.call(make_fill(0.0, out.operand, ctx.target), (out,))
+        by_gate = out.transpose((2, 0, 3, 1)) if recurrent else out.transpose((1, 0, 2, *range(3, len(out.shape))))
+        split = _reshaped(ctx, source, (g, hidden, *rest))
+        ones, zeros = (1,) * len(by_gate.shape), (0,) * len(rest)
+        if whole:
+            part = split.slice((0, 0, *zeros), ones[1:], (g, whole * unit, *rest))
+            self.copy(_reshaped(ctx, part, (g, whole, unit, *rest)),
+                      by_gate.slice((0, 0, 0, *zeros), ones, (g, whole, unit, *rest)))  # fmt: skip
+        if hidden % unit:
+            part = split.slice((0, whole * unit, *zeros), ones[1:], (g, hidden % unit, *rest))
+            self.copy(_reshaped(ctx, part, (g, 1, hidden % unit, *rest)),
+                      by_gate.slice((0, whole, 0, *zeros), ones, (g, 1, hidden % unit, *rest)))  # fmt: skip
+        return out
+
+    def copy(self, source: View, out: View) -> None:
+        self.ctx.call(make_copy(source.operand, out.operand, self.ctx.target), (source, out), fused=("pack",))
+
+
+def _shares(ctx: Context, x: View, arranged: _Arranged, w_ih: int, bias: int) -> View:
+    """x W^T + b for all steps, as [T, N, gates by blocks]."""
+    _, rows, depth = x.shape
+    b = arranged.view(bias)
+    n = int(np.prod(b.shape))
+    b = _reshaped(ctx, b, (n,))
+    # In the order of x in memory (batch first or time first), so that all rows of the product are one axis.
+    swap = abs(x.strides[0]) < abs(x.strides[1]) and rows > 1
+    a = x.transpose((1, 0, 2)) if swap else x
+    out = ctx.temp((*a.shape[:2], n), arranged.dtype)
+    add = Expr(2, (), ((OPS["add"](), (0, 1)),), (2,))
+    array = arranged.array(w_ih)
+    if arranged.dtype == "f32":
+        matrix = array.reshape(n, depth) if array is not None else _reshaped(ctx, arranged.view(w_ih), (n, depth))
+        w, w_batch = pack_matrix(ctx, matrix, True, (a.shape[0],))
+        emit_product(ctx, a, w, w_batch, add, [b], out)
+    else:
+        if array is not None:
+            matrix_view = ctx.weights(array.reshape(n, depth).T, arranged.dtype)
+        else:
+            matrix_view = _reshaped(ctx, arranged.view(w_ih), (n, depth)).transpose((1, 0))
+        product = ctx.temp(out.shape, arranged.dtype)
+        emit_naive_product(ctx, a, matrix_view, product)
+        both = (product, b.broadcast(out.shape), out)
+        ctx.call(make_pointwise(out.shape, add, [v.operand for v in both[:2]], [out.operand], ctx.target), both)
+    return out.transpose((1, 0, 2)) if swap else out
+
+
+def _reshaped(ctx: Context, view: View, shape: tuple[int, ...]) -> View:
+    again = view.reshape(shape)
+    if again is None:
+        again = ctx.copy(view, "recurrent operand").reshape(shape)
+    assert again is not None
+    return again
+
+
+def _dense(ctx: Context, view: View) -> View:
+    return view if view.strides[-1] == 1 or view.shape[-1] == 1 else ctx.copy(view, "recurrent state")
+
+
+def _cast(ctx: Context, view: View, dtype: str) -> View:
+    if view.dtype == dtype:
+        return view
+    out = ctx.temp(view.shape, dtype)
+    _write(ctx, view, out)
+    return out
+
+
+def _write(ctx: Context, source: View, out: View) -> None:
+    """Copy, converting where the dtypes differ."""
+    expr = Expr.identity() if source.dtype == out.dtype else Expr(1, (), ((OPS["cast"](out.dtype), (0,)),), (1,))
+    ctx.call(make_pointwise(out.shape, expr, [source.operand], [out.operand], ctx.target), (source, out))
