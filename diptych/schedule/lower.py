@@ -10,6 +10,7 @@ from diptych.kernels.pointwise_pack import make_pack_channels, make_unpack_chann
 from diptych.kernels.pointwise_pad import make_pad
 from diptych.kernels.reduce import make_reduce
 from diptych.ops.base import Reduction, attributes
+from diptych.schedule.along import ALONG, lower_along, lower_resize
 from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv
 from diptych.schedule.depthwise import lower_depthwise
@@ -157,5 +158,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     **dict.fromkeys(("softmax", "log_softmax", "layer_norm", "rms_norm"), lower_row),
     **dict.fromkeys(("max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool"), lower_pool),
     **dict.fromkeys(("adaptive_avg_pool", "adaptive_max_pool"), lower_adaptive_pool),
+    **dict.fromkeys(ALONG, lower_along),
+    "resize": lower_resize,
     "pad": _pad,
 }
