@@ -33,7 +33,8 @@ def run_mxnet(command: str, folder: Path) -> dict[str, Any]:
         [python, str(worker), command, str(folder)], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "report.json").read_text())
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return report
 
 
 def old(version: int | None, op: str, attrs: dict[str, str], inputs: int, key: str) -> str:

@@ -70,7 +70,7 @@ def test_old_versions(make: object) -> None:
 
 
 def test_a_list_has_no_names() -> None:
-    values = [np.ones(2), np.zeros((1, 3), np.int8)]
+    values: list[ParamValue] = [np.ones(2), np.zeros((1, 3), np.int8)]
     back = load_params(params_bytes(values))
     assert isinstance(back, list)
     for got, wanted in zip(back, values, strict=True):

@@ -16,11 +16,13 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1] / "formats")]
 
+import numpy as np
 import samples
 
 from diptych.errors import FormatError
@@ -122,7 +124,7 @@ def targets(folder: str) -> dict[str, Target]:
     """Each reader with valid inputs to start from."""
     files = _Files(folder)
     values = samples.numbers()
-    small = {"a": samples.np.ones((2, 2)), "b": samples.np.ones(3)}
+    small = {"a": np.ones((2, 2)), "b": np.ones(3)}
     symbols = [samples.small_symbol(v).encode() for v in (None, 903, 10300, 10901)] + [samples.loop_symbol().encode()]
     lists = [samples.params_bytes(values), samples.params_bytes(small), samples.params_bytes(list(small.values())),
              samples.params_bytes(small, np_shape=True), samples.params_v0(small), samples.params_v1(small)]  # fmt: skip
@@ -211,7 +213,7 @@ def fuzz(seconds: float, seed: int, only: str | None = None) -> dict[str, int]:
 
 
 def _with_atheris(seconds: float, name: str) -> None:
-    import atheris  # type: ignore[import-not-found]
+    import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     with tempfile.TemporaryDirectory() as folder:
         check, seeds = targets(folder)[name]
@@ -226,7 +228,11 @@ def _with_atheris(seconds: float, name: str) -> None:
             except FormatError:
                 pass
 
-        atheris.instrument_all()
+        for module in [m for name, m in sys.modules.items() if name.startswith("diptych.frontends.mxnet.")]:
+            for value in vars(module).values():
+                for function in [value, *(vars(value).values() if isinstance(value, type) else ())]:
+                    if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+                        atheris.instrument_func(function)
         atheris.Setup([sys.argv[0], f"-max_total_time={int(seconds)}", str(corpus)], one)
         atheris.Fuzz()
 

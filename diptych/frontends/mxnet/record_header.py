@@ -20,13 +20,13 @@ MAX_LINE = 1 << 20
 
 
 class IRHeader(NamedTuple):
-    """Flag, label, id and id2 of an image record; the label is one number or a list of float32.
+    """Flag, label, id and id2 of an image record; the label is one number or several (`unpack` gives float32).
 
     `flag` is the number of labels when there is a list of them and 0 otherwise; `pack` sets it.
     """
 
     flag: int
-    label: float | npt.NDArray[np.float32]
+    label: float | Sequence[float] | npt.NDArray[np.floating]
     id: int
     id2: int
 
