@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PANEL", "ContractParams", "Side"]
 
-_UNROLL = 4  # rank-1 updates per turn of the innermost loop
+# Rank-1 updates per turn of the innermost loop, by bytes of a vector register. Given more of them LLVM moves loads so
+# far up that accumulators spill: with 512 bits one update fills all 32 registers (tests/conformance counts spills).
+_UNROLL = {16: 2, 32: 4, 64: 1}
 PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
 
 
@@ -242,14 +244,14 @@ class _Emitter:
 
     def rank_updates(self, xs: list[ir.Value], w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
         """`depth` rank-1 updates, a few per turn of a loop: enough to hide the loop, little to compile."""
-        fn, p = self.fn, self.p
-        whole = depth - depth % _UNROLL
-        if depth <= _UNROLL:
+        fn, p, unroll = self.fn, self.p, _UNROLL[self.fn.target.vector_bytes]
+        whole = depth - depth % unroll
+        if depth <= unroll:
             self.rank_update(xs, w, acc, depth)
             return
-        with fn.loop(0, whole, _UNROLL, name="k") as k:
+        with fn.loop(0, whole, unroll, name="k") as k:
             step = fn.imul(k, p.x_k)
-            self.rank_update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), acc, _UNROLL)
+            self.rank_update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), acc, unroll)
         if whole < depth:
             self.rank_update([fn.at(x, whole * p.x_k) for x in xs], fn.at(w, whole * PANEL), acc, depth - whole)
 
