@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from diptych.schedule.plan import Plan
     from diptych.targets.base import Target
 
-__all__ = ["compile_plan", "object_of", "optimize"]
+__all__ = ["ENTRY", "cache_key", "compile_plan", "object_of", "optimize"]
+
+ENTRY = "diptych_run"
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
 _WHOLE = frozenset({"batch_norm", "rms_norm"})

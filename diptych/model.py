@@ -165,6 +165,11 @@ class Model:
             types.append(TensorType(tuple(int(d) for d in a.shape), t.dtype))
         return self._for(tuple(types))
 
+    @property
+    def threads(self) -> int:
+        """Workers per call of the main compilation."""
+        return self._main.executable.threads if self._main.plan is not None else 1
+
     # -- looking inside -----------------------------------------------------------------------------------------
     @property
     def plan(self) -> Plan | None:

@@ -22,12 +22,13 @@ EmitKernel = "Callable[[ir.Module, Kernel, str, Target], ir.Function]"
 
 def emit_program(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offset: int, scratch_bytes: int,
                  target: Target, emit_kernel: Callable[[ir.Module, Kernel, str, Target], ir.Function],
-                 ) -> ir.Module:  # fmt: skip
+                 clock: int | None = None) -> ir.Module:  # fmt: skip
     """The module of a model.
 
     ctx points to {arena, weights, io, ...}; io to the addresses of inputs, then outputs. Step arguments name buffer
     0 (arena), 1 (weights) or 2.. (io). Thread `ith` of `nth` does its share of each parallel step; serial steps are
-    thread 0's; `diptych_barrier(ctx, nth)` lets the threads meet.
+    thread 0's; `diptych_barrier(ctx, nth)` lets the threads meet. With `clock`, thread 0 writes its cycle counter to
+    io buffer number `clock` at the start and after every step.
     """
     module = ir.Module("diptych")
     barrier = ir.Function(module, ir.FunctionType(VOID, [PTR, I64]), "diptych_barrier")
@@ -53,9 +54,17 @@ def emit_program(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offse
         else:
             b.call(functions[step.kernel], [begin, end, scratch, *args])
 
+    def tick(n: int) -> None:
+        if clock is None:
+            return
+        with b.if_then(is_first):
+            now = fn.intrinsic("llvm.readcyclecounter", I64, [])
+            b.store(now, fn.at(pointer(io, clock - 2), n, "i64"), align=8)
+
     i = 0
     while i < len(steps):
         step = steps[i]
+        tick(i)
         if step.barrier:
             b.call(barrier, [ctx, nth])
         if not step.serial:
@@ -69,7 +78,8 @@ def emit_program(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offse
             while True:
                 call(steps[i], fn.index(0), fn.index(kernels[steps[i].kernel].work))
                 i += 1
-                if i == len(steps) or not steps[i].serial or steps[i].barrier:
+                if i == len(steps) or not steps[i].serial or steps[i].barrier or clock is not None:
                     break
+    tick(len(steps))
     fn.finish()
     return module

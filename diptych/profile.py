@@ -1,0 +1,89 @@
+"""Where the time of a compiled model goes, step by step, by the cycle counter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diptych.errors import InputError
+from diptych.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.ir.kernel import Kernel
+    from diptych.model import Model
+
+__all__ = ["StepTime", "flops_of", "profile", "table"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """One step: the layers it stands for, its kernel, its operators, its least cycles, its multiply-adds."""
+
+    name: str
+    kind: str
+    operators: tuple[str, ...]
+    cycles: int
+    flops: int
+
+
+def flops_of(kernel: Kernel) -> int:
+    """Floating-point operations of a contraction (two per multiply-add); 0 for other kernels."""
+    if kernel.kind != "contract":
+        return 0
+    p = kernel.params
+    return 2 * prod(p.batch) * p.rows * p.cols * p.n * (p.k_blocks * 16 + p.k_tail) * len(p.taps)
+
+
+def profile(model: Model, *arrays: Any, rounds: int = 20, threads: int | None = None) -> list[StepTime]:
+    """Run the model `rounds` times and return the least time of each step, as thread 0 sees it.
+
+    >>> from diptych.profile import profile, table
+    >>> print(table(profile(model, x)))  # doctest: +SKIP
+    """
+    from diptych import compiler
+    from diptych.codegen.object import object_code
+    from diptych.codegen.program import emit_program
+    from diptych.kernels.base import emit_kernel
+    from diptych.runtime.executable import Executable
+    from diptych.targets import host
+
+    plan = model.plan
+    if plan is None:
+        raise InputError("the NumPy target has no steps to profile; compile for a native target")
+    target = host.find(None)
+    count = len(plan.steps)
+    clock = 2 + len(plan.inputs) + len(plan.outputs)
+    module = emit_program(
+        plan.kernels, plan.steps, plan.scratch_offset, plan.scratch_bytes, target, emit_kernel, clock=clock
+    )
+    code = object_code(module, target)
+    n = threads or model.threads
+    run = Executable(
+        code, entry=compiler.ENTRY, weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs,
+        outputs=(*plan.outputs, ("cycles", TensorType((count + 1,), "i64"))), threads=n, parallel=n > 1,
+    )  # fmt: skip
+    laps = np.stack([np.diff(run(*arrays)[-1]) for _ in range(rounds + 2)][2:])
+    least = laps.min(0)
+    return [
+        StepTime(s.name, plan.kernels[s.kernel].kind, fused, int(c), flops_of(plan.kernels[s.kernel]))
+        for s, fused, c in zip(plan.steps, plan.fused, least, strict=True)
+    ]
+
+
+def table(times: Sequence[StepTime], most: int = 0) -> str:
+    """Steps with their share of the time; `most` > 0 keeps the longest ones only."""
+    total = sum(t.cycles for t in times) or 1
+    shown = sorted(times, key=lambda t: -t.cycles)[:most] if most else list(times)
+    lines = [f"{'share':>6} {'kcycles':>9} {'flop/cycle':>10}  kernel"]
+    for t in shown:
+        rate = f"{t.flops / t.cycles:10.1f}" if t.flops and t.cycles else " " * 10
+        lines.append(
+            f"{t.cycles / total:6.1%} {t.cycles / 1e3:9.1f} {rate}  {t.kind:14} {'+'.join(t.operators)[:60]}  [{t.name[:60]}]"
+        )
+    lines.append(f"total {total / 1e6:.3f} Mcycles")
+    return "\n".join(lines)
