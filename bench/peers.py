@@ -18,7 +18,7 @@ from typing import Any
 from bench import mxnet_zoo
 from diptych.cli.common import positive, say
 from diptych.compare import ENGINES, InputSpec, Report, Settings, Subject, compare, random_inputs
-from diptych.compare.engines import mxnet_python
+from diptych.compare.engines import own_python
 from diptych.compare.measure import available_cpus, example_inputs
 from diptych.compare.report import Row, plain
 from diptych.compare.table import milliseconds, table
@@ -32,7 +32,7 @@ SUITES = ("smoke", "conv", "seq", "all", "mxnet")
 
 def measure_mxnet(model: str, batch: int, settings: Settings) -> Report:
     """One network of MXNet's zoo, as real MXNet exports it."""
-    python = mxnet_python()
+    python = own_python("mxnet")
     if python is None:
         raise UnsupportedError("the mxnet suite needs real MXNet: diptych engines install mxnet")
     with tempfile.TemporaryDirectory(prefix="diptych-zoo-") as folder:

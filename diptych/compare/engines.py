@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from diptych.errors import InputError
 
-__all__ = ["ENGINES", "Engine", "State", "data_folder", "engine", "mxnet_python"]
+__all__ = ["ENGINES", "Engine", "State", "data_folder", "engine", "own_python"]
 
-Form = Literal["mxnet", "torch", "onnx", "saved"]
+Form = Literal["mxnet", "torch", "onnx", "saved", "traced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,12 @@ class Engine:
     default: bool = True  # whether it runs when no engines are named
     needs: tuple[str, ...] = ()  # further packages
     compiler: bool = False
+    own: bool = False  # lives in an environment of its own
 
     def state(self) -> State:
         """Look for the engine without importing it."""
-        if self.package == "mxnet":
-            return _mxnet_state()
+        if self.own:
+            return _own_state(self.package)
         missing = [p for p in (self.package, *self.needs) if importlib.util.find_spec(p) is None]
         if missing:
             command = f"diptych engines install {self.package}"
@@ -83,33 +84,36 @@ def data_folder() -> Path:
     return Path(base or Path.home() / ".local" / "share") / "diptych"
 
 
-def mxnet_python() -> str | None:
-    """The interpreter that has real MXNet: $DIPTYCH_MXNET_PYTHON, the one diptych installed, or this one."""
-    named = os.environ.get("DIPTYCH_MXNET_PYTHON")
+def own_python(package: str) -> str | None:
+    """The interpreter of an engine with an environment of its own.
+
+    That is $DIPTYCH_MXNET_PYTHON (for mxnet, likewise for others), the one diptych installed, or this one.
+    """
+    named = os.environ.get(f"DIPTYCH_{package.upper()}_PYTHON")
     if named:
         return named
     inside = Path("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    own = data_folder() / "engines" / "mxnet" / inside
+    own = data_folder() / "engines" / package / inside
     if own.exists():
         return str(own)
-    return sys.executable if importlib.util.find_spec("mxnet") else None
+    return sys.executable if importlib.util.find_spec(package) else None
 
 
-def _mxnet_state() -> State:
-    remedy = "diptych engines install mxnet (or set DIPTYCH_MXNET_PYTHON)"
-    python = mxnet_python()
+def _own_state(package: str) -> State:
+    remedy = f"diptych engines install {package} (or set DIPTYCH_{package.upper()}_PYTHON)"
+    python = own_python(package)
     if python is None:
-        return State(problem="not installed: mxnet", remedy=remedy)
-    code = "import importlib.metadata as m, numpy; print(m.version('mxnet'), numpy.__version__)"
+        return State(problem=f"not installed: {package}", remedy=remedy)
+    code = f"import importlib.metadata as m, numpy; print(m.version('{package}'), numpy.__version__)"
     try:
         found = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as e:
         return State(problem=f"{python} does not start: {e}", remedy=remedy)
     if found.returncode:
         last = (found.stderr.strip().splitlines() or ["no message"])[-1]
-        return State(problem=f"{python} has no working mxnet: {last}", remedy=remedy)
+        return State(problem=f"{python} has no working {package}: {last}", remedy=remedy)
     version, numpy = found.stdout.split()
-    if tuple(int(p) for p in numpy.split(".")[:2]) >= (1, 24):
+    if package == "mxnet" and tuple(int(p) for p in numpy.split(".")[:2]) >= (1, 24):
         return State(problem=f"mxnet {version} cannot import under NumPy {numpy}", remedy=remedy)
     return State(python, version)
 
@@ -122,7 +126,7 @@ ENGINES: dict[str, Engine] = {
         Engine("diptych-saved", "diptych (saved)", "diptych_engine", "saved", "diptych"),
         Engine("torch", "PyTorch eager", "torch_engine", "torch", "torch", {"mode": "eager"}),
         Engine("inductor", "PyTorch compiled", "torch_engine", "torch", "torch", {"mode": "inductor"}, compiler=True),
-        Engine("mxnet", "MXNet", "mxnet_engine", "mxnet", "mxnet"),
+        Engine("mxnet", "MXNet", "mxnet_engine", "mxnet", "mxnet", own=True),
         Engine("onnxruntime", "ONNX Runtime", "onnxruntime_engine", "onnx", "onnxruntime", needs=("torch", "onnx")),
         Engine("openvino", "OpenVINO f32", "openvino_engine", "onnx", "openvino", needs=("torch", "onnx")),
         Engine(
@@ -135,6 +139,7 @@ ENGINES: dict[str, Engine] = {
             default=False,
             needs=("torch", "onnx"),
         ),
+        Engine("ncnn", "ncnn", "ncnn_engine", "traced", "ncnn", default=False, own=True),
     )
 }
 

@@ -1,4 +1,4 @@
-"""`diptych engines install NAME`: pip for engines of this interpreter, an own environment for real MXNet."""
+"""`diptych engines install NAME`: pip for engines of this interpreter, an environment of their own for real MXNet and ncnn."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ PIP = {
     "onnxruntime": ["onnxruntime", "onnx", "onnxscript", "torch"],
     "openvino": ["openvino", "onnx", "onnxscript", "torch"],
 }
-MXNET = ["mxnet==1.9.1", "numpy==1.23.5"]
+OWN = {
+    "mxnet": ["mxnet==1.9.1", "numpy==1.23.5"],
+    "ncnn": ["--no-deps", "ncnn", "pnnx", "numpy"],  # pnnx asks for PyTorch, which its converter does not need
+}
+WORKS = {"mxnet": "import mxnet; mxnet.nd.ones((2, 2)).asnumpy()", "ncnn": "import ncnn; ncnn.Net()"}
 MXNET_PYTHONS = ["3.11", "3.10", "3.9", "3.8"]
-INSTALLABLE = ("mxnet", *PIP)
+INSTALLABLE = (*OWN, *PIP)
 
 
 def _run(command: list[str], say: Callable[[str], None]) -> None:
@@ -52,20 +56,20 @@ def install(name: str, say: Callable[[str], None]) -> Path | None:
     if name in PIP:
         _run([sys.executable, "-m", "pip", "install", *PIP[name]], say)
         return None
-    if name != "mxnet":
+    if name not in OWN:
         raise InputError(f"{name!r} cannot be installed from here; these can: {', '.join(INSTALLABLE)}")
-    if sys.platform == "win32":
+    if name == "mxnet" and sys.platform == "win32":
         raise UnsupportedError("there is no MXNet 1.9.1 wheel for Windows; use Linux or WSL")
-    folder = data_folder() / "engines" / "mxnet"
-    unfinished = folder.with_name("mxnet.unfinished")
+    folder = data_folder() / "engines" / name
+    unfinished = folder.with_name(f"{name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)
-    _run([_old_python(), "-m", "venv", str(unfinished)], say)
-    python = str(unfinished / "bin" / "python")
-    _run([python, "-m", "pip", "install", "--disable-pip-version-check", *MXNET], say)
-    _run([python, "-c", "import mxnet; mxnet.nd.ones((2, 2)).asnumpy()"], say)
+    _run([_old_python() if name == "mxnet" else sys.executable, "-m", "venv", str(unfinished)], say)
+    python = str(unfinished / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    _run([python, "-m", "pip", "install", "--disable-pip-version-check", *OWN[name]], say)
+    _run([python, "-c", WORKS[name]], say)
     # Published only when complete. The interpreter of a venv finds itself by its own path, so it survives the move.
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(unfinished, folder)
-    say(f"real MXNet is in {folder}")
+    say(f"{name} is in {folder}")
     return folder

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diptych.compare.convert import to_ncnn
 from diptych.compare.engines import ENGINES, Engine, engine
 from diptych.compare.judge import Judgement, judge, limit_from
 from diptych.compare.process import EngineError, Process
@@ -24,6 +25,7 @@ from diptych.ir import Array
 __all__ = ["Settings", "available_cpus", "compare", "example_inputs"]
 
 BASES = ("diptych", "diptych-torch")
+CONVERTED = {"onnx": "model.onnx", "traced": "traced.pt"}  # what a PyTorch model is written to for other engines
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,7 @@ class _Prepared:
     reference: list[Array] | None
     on_samples: list[Array] | None
     referee: str
-    onnx_error: str = ""
-    notes: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)  # by form: why the model could not be converted to it
 
 
 def _environment(caches: Path, foreign: bool) -> dict[str, str]:
@@ -115,16 +116,15 @@ class _Run:
             return None
         return process.ask("evaluate", samples.inputs, batch=self.subject.batch)[1]
 
-    def prepare(self, onnx: bool) -> _Prepared:
-        """Ask the referee, and write what the engines load."""
+    def prepare(self, forms: set[str]) -> _Prepared:
+        """Ask the referee, and write what engines of these forms load."""
         spec = self.subject.spec()
         options: dict[str, Any] = {}
         if self.subject.torch:
             adapter, referee = "torch_prepare", "the PyTorch module in float64"
             if not self.subject.torch.endswith(".pt2"):
                 options["state"] = str(self.folder / "weights.pt")
-            if onnx:
-                options["onnx"] = str(self.folder / "model.onnx")
+            options |= {k: str(self.folder / f) for k, f in CONVERTED.items() if k in forms}
         else:
             adapter, referee = "mxnet_referee", "the checkpoint's graph in float64 (diptych's NumPy target)"
         self.say(f"referee: {referee}")
@@ -137,8 +137,9 @@ class _Run:
                 if self.subject.torch:
                     raise  # without the weights and the ONNX file there is nothing to compare
                 return _Prepared(spec, None, None, f"none ({e})")
-        spec.update({k: v for k, v in options.items() if k == "state" or not notes.get("onnx_error")})
-        return _Prepared(spec, reference, on_samples, notes.get("referee", referee), notes.get("onnx_error", ""), notes)
+        errors = {form: notes[f"{form}_error"] for form in CONVERTED if f"{form}_error" in notes}
+        spec.update({k: v for k, v in options.items() if k not in errors})
+        return _Prepared(spec, reference, on_samples, notes.get("referee", referee), errors)
 
     def admit(self, chosen: Engine, prepared: _Prepared) -> None:
         """Start one engine (twice unless quick), judge it, keep its process for the rounds."""
@@ -148,7 +149,7 @@ class _Run:
         if not state.present:
             row.state, row.reason, row.remedy = "absent", state.problem, state.remedy
             return
-        reason = unfit(chosen, self.subject, self.rows) or (chosen.form == "onnx" and prepared.onnx_error)
+        reason = unfit(chosen, self.subject, self.rows) or prepared.errors.get(chosen.form, "")
         if reason:
             row.state, row.reason = "unfit", reason
             return
@@ -159,6 +160,13 @@ class _Run:
             form = "saved" if chosen.form == "saved" else chosen.form if self.subject.symbol else "torch"
             options |= {"form": form, **self.settings.options}
             spec["saved"] = str(self.folder / "model.diptych")
+        if chosen.form == "traced":
+            try:
+                self.say(f"{chosen.title}: convert")
+                spec["ncnn"] = to_ncnn(state.python, Path(spec["traced"]), self.subject.inputs)
+            except EngineError as e:
+                row.state, row.reason = "unfit", str(e).removeprefix(f"{chosen.name}: ")
+                return
         foreign = os.path.realpath(state.python) != os.path.realpath(sys.executable)
         try:
             if not self.settings.quick:
@@ -256,6 +264,10 @@ def unfit(chosen: Engine, subject: Subject, rows: Sequence[Row] = ()) -> str:
         return "the model is a PyTorch model"
     if chosen.form == "torch" and not subject.torch:
         return "the model is an MXNet checkpoint"
+    if chosen.form == "traced" and not subject.torch:
+        return "converts PyTorch models"
+    if chosen.form == "traced" and subject.torch.endswith(".pt2"):
+        return "needs torch.jit.trace, which does not take an exported program"
     if chosen.form == "onnx" and not subject.torch:
         return "needs ONNX; MXNet's exporter (mx2onnx) ended with onnx 1.8 and opset 13"
     return ""
@@ -290,7 +302,7 @@ def compare(
         raise InputError("a comparison needs at least one round and one thread")
     chosen = _chosen(subject, settings)
     with _running(subject, settings, say) as run:
-        prepared = run.prepare(any(e.form == "onnx" and e.state().present for e in chosen))
+        prepared = run.prepare({e.form for e in chosen if e.form in CONVERTED and e.state().present})
         # The source framework first: where there is no float64 referee, it is the yardstick.
         source = "mxnet" if subject.symbol else "torch"
         for one in sorted(chosen, key=lambda e: (e.name != source, e.form == "saved")):

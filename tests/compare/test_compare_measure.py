@@ -32,7 +32,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Engine]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
 
-    def prepare(run: Any, onnx: bool) -> Any:
+    def prepare(run: Any, forms: set[str]) -> Any:
         return module._Prepared({}, [2.0 * x.astype(np.float64)], None, "twice the input")
 
     monkeypatch.setattr(module._Run, "prepare", prepare)
@@ -71,7 +71,7 @@ def test_two_starts_unless_quick(fakes: dict[str, Engine], monkeypatch: pytest.M
 def test_without_a_referee_the_source_framework_is_the_yardstick(
     fakes: dict[str, Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module._Run, "prepare", lambda run, onnx: module._Prepared({}, None, None, "none here"))
+    monkeypatch.setattr(module._Run, "prepare", lambda run, forms: module._Prepared({}, None, None, "none here"))
     chosen = {"wrong": fakes["wrong"], "mxnet": replace(fakes["right"], name="mxnet", title="MXNet")}
     monkeypatch.setattr(module, "ENGINES", chosen)
     report = compare(subject(), Settings(**QUICK))

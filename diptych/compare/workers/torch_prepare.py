@@ -13,7 +13,8 @@ __all__ = ["Engine"]
 class Engine:
     """The referee for PyTorch models: `call` answers with the float64 module.
 
-    `options`: `state` the file to write the weights to, `onnx` the file to write the ONNX model to (or None).
+    `options`: `state` the file to write the weights to, `onnx` and `traced` those to write the ONNX model and
+    the TorchScript trace to (where given).
     """
 
     distributions = ("torch",)
@@ -40,6 +41,8 @@ class Engine:
             self.torch.save(module.state_dict(), self.options["state"])
         if self.options.get("onnx"):
             self._export(module, inputs, list(arrays))
+        if self.options.get("traced"):
+            self._trace(module, inputs)
         self.notes["parameters"] = sum(p.numel() for p in module.parameters())
         self.notes["convolutional"] = self.helpers.is_convolutional(module)
         try:
@@ -65,6 +68,16 @@ class Engine:
             except Exception as e:
                 failures.append(f"{'dynamo' if dynamo else 'torchscript'}: {str(e).strip().splitlines()[0][:160]}")
         self.notes["onnx_error"] = "; ".join(failures)
+
+    def _trace(self, module: Any, inputs: tuple[Any, ...]) -> None:
+        """For ncnn, which knows no batch: the trace is of one sample."""
+        try:
+            with warnings.catch_warnings(), self.torch.inference_mode():
+                warnings.simplefilter("ignore")
+                traced = self.torch.jit.trace(module, tuple(t[:1] for t in inputs), check_trace=False)
+                traced.save(self.options["traced"])
+        except Exception as e:
+            self.notes["traced_error"] = f"torch.jit.trace: {str(e).strip().splitlines()[0][:160]}"
 
     def _answer(self, inputs: tuple[Any, ...]) -> Any:
         with self.torch.inference_mode():
