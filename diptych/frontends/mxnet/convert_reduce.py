@@ -42,11 +42,11 @@ def _reduction(op: str, *names: str) -> None:
     converts(*names)(convert)
 
 
-_reduction("sum", "sum", "nansum", "_np_sum")
-_reduction("mean", "mean", "_npi_mean")
-_reduction("max", "max", "_np_max")
-_reduction("min", "min", "_np_min")
-_reduction("prod", "prod", "nanprod", "_np_prod")
+_reduction("sum", "sum", "nansum")
+_reduction("mean", "mean")
+_reduction("max", "max")
+_reduction("min", "min")
+_reduction("prod", "prod", "nanprod")
 
 
 @converts("norm")

@@ -182,11 +182,17 @@ def _swap_axis(c: Call) -> Result:
 
 
 # -- joining and splitting ----------------------------------------------------------------------------------------
-@converts("Concat", "_npi_concatenate", "_rnn_param_concat")
+@converts("Concat", "_rnn_param_concat")
 def _concat(c: Call) -> Result:
-    axis = c.axis(c.attrs.integer("axis" if "axis" in c.attrs else "dim", 0 if c.op == "_npi_concatenate" else 1)
-                  if c.x.rank > 1 else 0)  # fmt: skip
+    axis = c.axis(c.attrs.integer("dim", 1) if c.x.rank > 1 or "dim" in c.attrs else 0)
     return c.emit("concat", *c.inputs, axis=axis) if len(c.inputs) > 1 else c.x
+
+
+@converts("_npi_concatenate")
+def _concatenate(c: Call) -> Result:
+    axis = c.attrs.optional_integer("axis", 0)
+    parts = [c.reshape(x, (x.type.size,)) for x in c.inputs] if axis is None else list(c.inputs)
+    return c.emit("concat", *parts, axis=c.axis(axis or 0, parts[0].rank)) if len(parts) > 1 else parts[0]
 
 
 @converts("stack", "_npi_stack")

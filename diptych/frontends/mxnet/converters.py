@@ -10,6 +10,7 @@ from diptych.frontends.mxnet import (  # noqa: F401
     convert_index,
     convert_nn,
     convert_norm,
+    convert_numpy,
     convert_reduce,
     convert_sequence,
     convert_shape,
