@@ -25,7 +25,7 @@ from diptych.compare.table import milliseconds, table
 from diptych.errors import DiptychError, UnsupportedError
 from diptych.ir import TensorType
 
-DEFAULT = ("diptych", "torch", "inductor", "onnxruntime", "openvino")
+DEFAULT = ("diptych", "torch", "inductor", "onnxruntime", "openvino", "ncnn")
 DEFAULT_MXNET = ("diptych", "mxnet")
 SUITES = ("smoke", "conv", "seq", "all", "mxnet")
 
