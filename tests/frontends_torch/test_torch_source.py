@@ -229,3 +229,40 @@ def test_broadcast_weights_stay_small(check: Any) -> None:
 
     graph = check(M(), (torch.randn(64, 8),)).graph()
     assert max(a.size for a in graph.constants.values()) == 8
+
+
+def test_a_failing_layer_is_named() -> None:
+    with pytest.raises(UnsupportedError, match=r"layer 1\.0") as e:
+        source(nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(3, 3))), (torch.zeros(2, 4),)).graph()
+    assert "4" in str(e.value) and "3, 3" in str(e.value)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_cond_selects_between_both_branches(sign: float, check: Any) -> None:
+    class M(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.cond(x.sum() > 0, lambda x: (x + 1, x * 2), lambda x: (x - 1, x / 2), (x,))
+
+    check(M(), (torch.ones(3) * sign,))
+
+
+def test_regions_without_gradient_are_part_of_the_model(check: Any) -> None:
+    class M(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.proj = nn.Linear(3, 3)
+
+        def forward(self, x: Any) -> Any:
+            with torch.no_grad():
+                y = self.proj(x)
+            with torch.autocast("cpu", enabled=False):
+                z = y * 2
+            return torch.relu(y) + z
+
+    check(M(), (torch.randn(2, 3),))
+
+
+def test_parametrized_weights_are_folded(check: Any) -> None:
+    norm = torch.nn.utils.parametrizations.weight_norm
+    graph = check(norm(nn.Conv1d(3, 4, 3)), (torch.randn(1, 3, 8),)).graph()
+    assert [n.op.name for n in graph.nodes] == ["conv"]

@@ -53,6 +53,8 @@ def to_array(tensor: Any) -> Array:
         raise UnsupportedError(
             "sparse and quantised tensors are not supported; call .to_dense() or .dequantize() first"
         )
+    if tensor.device.type == "meta":
+        raise UnsupportedError("a weight lies on the meta device and has no data; load the weights before compiling")
     if tensor.device.type != "cpu":
         tensor = tensor.cpu()
     if tensor.dtype in (torch.float16, torch.bfloat16):

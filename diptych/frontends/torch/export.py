@@ -55,7 +55,6 @@ def export(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: A
     import torch
     import torch.export
 
-    name = type(model).__name__
     flags = [(m, m.training) for m in model.modules()]
     try:
         model.eval()
@@ -65,7 +64,7 @@ def export(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: A
     except DiptychError:
         raise
     except Exception as e:
-        raise _explain(name, e) from e
+        raise _explain(model, e) from e
     finally:
         for module, training in flags:
             module.training = training
@@ -87,7 +86,17 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _explain(model: str, error: Exception) -> UnsupportedError:
+def _failing_layer(model: Any, error: Exception) -> str:
+    """The path of the innermost module whose forward was running, found by the `self` of its frame."""
+    names = {id(module): path for path, module in model.named_modules()}
+    found, step = "", error.__traceback__
+    while step is not None:
+        found = names.get(id(step.tb_frame.f_locals.get("self")), found)
+        step = step.tb_next
+    return found
+
+
+def _explain(model: Any, error: Exception) -> UnsupportedError:
     """torch.export's failure as one message: what, at which of the user's lines, and what to try next."""
     import os
 
@@ -112,6 +121,10 @@ def _explain(model: str, error: Exception) -> UnsupportedError:
     else:
         what = f"{type(error).__name__}: {reason}"
         advice = "check that model(*example_inputs) runs in eval mode, and that forward is traceable by torch.export"
+    layer = _failing_layer(model, error)
+    what += f" [layer {layer}]" if layer else ""
     at = f"\n  at {place}" + (f": {code}" if code else "") if place else ""
     more = f"\n  torch says: {reason}" if data_dependent else ""
-    return UnsupportedError(f"{model}: torch.export could not capture the model: {what}{at}{more}\n  try: {advice}")
+    return UnsupportedError(
+        f"{type(model).__name__}: torch.export could not capture the model: {what}{at}{more}\n  try: {advice}"
+    )

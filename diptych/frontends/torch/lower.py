@@ -64,6 +64,7 @@ class Context:
         self.arrays = arrays
         self.fakes: tuple[Any, ...] = ()  # meta["val"] of the operands of the node at work
         self.out: Any = None  # meta["val"] of the node at work: a fake tensor, or a tuple of them
+        self._folded: ArrayCache = {}  # of constants computed on the way
         self._lifted: dict[tuple[Any, ...], Value] = {}
 
     # -- extents and types ------------------------------------------------------------------------------------
@@ -184,10 +185,11 @@ class Context:
             return self.g.broadcast_to(self.lift(small, name), size)
         key = (tensor.data_ptr(), size, stride, tensor.dtype, tensor._version if not tensor.is_inference() else 0)
         if key not in self._lifted:
-            if key not in self.arrays:
+            kept = self.arrays if name else self._folded  # graphs share the arrays of weights
+            if key not in kept:
                 with torch.no_grad():
-                    self.arrays[key] = (tensor, to_array(tensor))  # holding the tensor keeps its address taken
-            self._lifted[key] = self.g.constant(self.arrays[key][1], compute_dtype(tensor.dtype), name)
+                    kept[key] = (tensor, to_array(tensor))  # holding the tensor keeps its address taken
+            self._lifted[key] = self.g.constant(kept[key][1], compute_dtype(tensor.dtype), name)
         return self._lifted[key]
 
 
@@ -267,6 +269,8 @@ def _convert(c: Context, node: Any, args: Any, kwargs: Any, missing: list[Missin
         return _ABSENT if args[0] is _ABSENT else args[0][args[1]]
     if name in _REGIONS:
         return _walk(c, args[_REGIONS[name]], args[_REGIONS[name] + 1 :], missing)
+    if name == "cond":
+        return _cond(c, missing, *args)
     leaves = _leaves((args, kwargs), [])
     c.fakes = tuple(a.meta.get("val") if isinstance(a, torch.fx.Node) else None for a in node.args)
     if not any(x is _ABSENT or isinstance(x, Value) for x in leaves):
@@ -294,6 +298,21 @@ def _convert(c: Context, node: Any, args: Any, kwargs: Any, missing: list[Missin
         raise
     _check(c, name, result)
     return result
+
+
+def _cond(c: Context, missing: list[Missing], choice: Any, yes: Any, no: Any, operands: Sequence[Any]) -> Any:
+    """torch.cond: both branches, which are pure, and a selection of their results."""
+    out = c.out
+    if not isinstance(choice, Value):
+        return _walk(c, yes if bool(choice) else no, operands, missing)
+    results = []
+    for fake, *pair in zip(out, _walk(c, yes, operands, missing), _walk(c, no, operands, missing), strict=True):
+        if any(x is _ABSENT for x in pair):
+            return [_ABSENT] * len(out)
+        type = c.type_of(fake)
+        a, b = (c.lift(x) if hasattr(x, "data_ptr") else c.value(x, type.dtype) for x in pair)
+        results.append(c.emit("where", c.cast(choice, "bool"), a, b))
+    return results
 
 
 def _scalar(c: Context, node: Any, args: Any, kwargs: Any, missing: list[Missing]) -> Any:
