@@ -28,7 +28,7 @@ __all__ = ["RecurrentParams", "Units", "choose_units", "make_recurrent"]
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _STATES = {"lstm": 2, "gru": 1, "rnn": 1}
 _UNROLL = 4  # elements of h per turn of the innermost loop
-_STEP_NS = 1200.0  # a time step shorter than this is not worth a meeting of the threads
+_STEP_NS = 4000.0  # a time step shorter than this is not worth a meeting of the threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Opera
     every = [*inputs, *outputs]
     assert all(o.strides[-1] == 1 or o.shape[-1] == 1 for o in every), "the last axis of every operand must be dense"
     weight_bytes = GATES[kind] * hidden * hidden * itemsize(y.dtype)
-    multiplied = max(2.0 * rows * weight_bytes / itemsize(y.dtype) / 40, weight_bytes / (40 if weight_bytes < target.l2 else 20))
+    multiplied = max(rows * weight_bytes / itemsize(y.dtype) / 30, weight_bytes / (70 if weight_bytes < target.l2 else 25))
     step = 100 + multiplied + rows * hidden * GATES[kind] * 20 / units.lanes / 6
     work = params.blocks if step > _STEP_NS else 1
     return Kernel(kind, params, tuple(every), len(outputs), work, step * steps, cooperative=True)
