@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diptych.codegen.builder import Fn, Index
     from diptych.targets.base import Target
 
-__all__ = ["SortParams", "make_sort", "make_topk"]
+__all__ = ["SortParams", "make_sort", "make_topk", "merge_sort"]
 
 _RUN = 8  # elements sorted by insertion before merging begins
 _SELECT = 64  # up to so many winners are kept in order by insertion
@@ -170,58 +170,73 @@ class _Row:
         with fn.loop(0, k, name="out") as i:
             self.write(i, self.key(i), self.index(self.a, i))
 
-    # -- all of them ----------------------------------------------------------------------------------------------
     def sort(self) -> None:
-        """Runs by insertion, then merges back and forth between two arrays of indices."""
-        fn, n = self.fn, self.n
-        with fn.loop(0, n, name="i") as i:
+        """All of them."""
+        fn = self.fn
+        with fn.loop(0, self.n, name="i") as i:
             fn.store(self.source(i), fn.at(self.keys, i, self.held))
-        with fn.loop(0, n, _RUN, name="run") as run, fn.loop(run, fn.imin(fn.iadd(run, _RUN), n), name="i") as i:
-            x = self.key(i)
-            j = fn.var(fn.index(0).type, i)
-
-            def sinks() -> ir.Value:
-                at = fn.imax(fn.isub(j.get(), 1), run)
-                above = fn.b.icmp_signed(">", j.get(), run)
-                # Index slots of this run below i are set; slot `run` itself may not be when i is run.
-                safe = fn.b.select(above, fn.b.sext(self.index(self.a, at), i.type), fn.index(0))
-                return fn.b.and_(above, self.before(x, self.key(safe)))
-
-            with _while(fn, sinks):
-                last = fn.isub(j.get(), 1)
-                self.put(self.a, j.get(), self.index(self.a, last))
-                j.set(last)
-            self.put(self.a, j.get(), fn.b.trunc(i, I32))
-        source = fn.var(self.a.type, self.a)
-        target = fn.var(self.a.type, self.b)
-        width = fn.var(fn.index(0).type, fn.index(_RUN))
-        with _while(fn, lambda: fn.b.icmp_signed("<", width.get(), fn.index(n))):
-            double = fn.imul(width.get(), 2)
-            start = fn.var(fn.index(0).type, fn.index(0))
-            with _while(fn, lambda: fn.b.icmp_signed("<", start.get(), fn.index(n))):
-                middle = fn.imin(fn.iadd(start.get(), width.get()), n)
-                stop = fn.imin(fn.iadd(start.get(), double), n)
-                self.merge(source.get(), target.get(), start.get(), middle, stop)
-                start.set(fn.iadd(start.get(), double))
-            old = source.get()
-            source.set(target.get())
-            target.set(old)
-            width.set(double)
+        order = merge_sort(fn, self.keys, self.held, self.a, self.b, self.n, self.before)
         with fn.loop(0, self.p.k, name="out") as i:
-            index = self.index(source.get(), i)
+            index = self.index(order, i)
             self.write(i, self.key(fn.b.sext(index, i.type)), index)
 
-    def merge(self, source: ir.Value, target: ir.Value, start: ir.Value, middle: ir.Value, stop: ir.Value) -> None:
-        """Two sorted runs into one; the right one's element goes first only if it is strictly before."""
-        fn = self.fn
-        left, right = fn.var(start.type, start), fn.var(start.type, middle)
-        with fn.loop(start, stop, name="merge") as i:
-            has_left = fn.b.icmp_signed("<", left.get(), middle)
-            has_right = fn.b.icmp_signed("<", right.get(), stop)
-            a = self.index(source, fn.imin(left.get(), fn.isub(stop, 1)))
-            b = self.index(source, fn.imin(right.get(), fn.isub(stop, 1)))
-            wins = self.before(self.key(fn.b.sext(b, start.type)), self.key(fn.b.sext(a, start.type)))
-            take = fn.b.and_(has_right, fn.b.or_(fn.b.not_(has_left), wins))
-            self.put(target, i, fn.b.select(take, b, a))
-            right.set(fn.b.select(take, fn.iadd(right.get(), 1), right.get()))
-            left.set(fn.b.select(take, left.get(), fn.iadd(left.get(), 1)))
+
+def merge_sort(fn: Fn, keys: ir.Value, dtype: str, a: ir.Value, b: ir.Value, n: Index,
+               before: Callable[[Val, Val], ir.Value]) -> ir.Value:  # fmt: skip
+    """Order `n` keys stably: returns the address of their i32 indices, which is `a` or `b` (each with room for n).
+
+    Runs are sorted by insertion, then merged back and forth between the two arrays.
+    """
+    count = fn.index(0).type
+
+    def key(i: Index) -> Val:
+        return fn.load(fn.at(keys, i, dtype), dtype)
+
+    def index(array: ir.Value, i: Index) -> ir.Value:
+        return fn.load(fn.at(array, i, "i32"), "i32").ir
+
+    def put(array: ir.Value, i: Index, v: ir.Value) -> None:
+        fn.store(Val(v, "i32"), fn.at(array, i, "i32"))
+
+    with fn.loop(0, n, _RUN, name="run") as run, fn.loop(run, fn.imin(fn.iadd(run, _RUN), n), name="i") as i:
+        x = key(i)
+        j = fn.var(count, i)
+
+        def sinks() -> ir.Value:
+            at = fn.imax(fn.isub(j.get(), 1), run)
+            above = fn.b.icmp_signed(">", j.get(), run)
+            # Index slots of this run below i are set; slot `run` itself may not be when i is run.
+            safe = fn.b.select(above, fn.b.sext(index(a, at), count), fn.index(0))
+            return fn.b.and_(above, before(x, key(safe)))
+
+        with _while(fn, sinks):
+            last = fn.isub(j.get(), 1)
+            put(a, j.get(), index(a, last))
+            j.set(last)
+        put(a, j.get(), fn.b.trunc(i, I32))
+    source, target = fn.var(a.type, a), fn.var(a.type, b)
+    width = fn.var(count, fn.index(_RUN))
+    with _while(fn, lambda: fn.b.icmp_signed("<", width.get(), fn.index(n))):
+        double = fn.imul(width.get(), 2)
+        start = fn.var(count, fn.index(0))
+        with _while(fn, lambda: fn.b.icmp_signed("<", start.get(), fn.index(n))):
+            first, middle = start.get(), fn.imin(fn.iadd(start.get(), width.get()), n)
+            stop = fn.imin(fn.iadd(first, double), n)
+            left, right = fn.var(count, first), fn.var(count, middle)
+            # The right run's element goes first only if it is strictly before the left one's.
+            with fn.loop(first, stop, name="merge") as i:
+                has_left = fn.b.icmp_signed("<", left.get(), middle)
+                has_right = fn.b.icmp_signed("<", right.get(), stop)
+                one = index(source.get(), fn.imin(left.get(), fn.isub(stop, 1)))
+                two = index(source.get(), fn.imin(right.get(), fn.isub(stop, 1)))
+                wins = before(key(fn.b.sext(two, count)), key(fn.b.sext(one, count)))
+                take = fn.b.and_(has_right, fn.b.or_(fn.b.not_(has_left), wins))
+                put(target.get(), i, fn.b.select(take, two, one))
+                right.set(fn.b.select(take, fn.iadd(right.get(), 1), right.get()))
+                left.set(fn.b.select(take, left.get(), fn.iadd(left.get(), 1)))
+            start.set(fn.iadd(start.get(), double))
+        old = source.get()
+        source.set(target.get())
+        target.set(old)
+        width.set(double)
+    return source.get()

@@ -14,6 +14,7 @@ from diptych.schedule.along import ALONG, lower_along, lower_resize
 from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv
 from diptych.schedule.depthwise import lower_depthwise
+from diptych.schedule.detection import DETECTION, lower_detection
 from diptych.schedule.groups import partition
 from diptych.schedule.indexing import INDEXING, lower_indexing
 from diptych.schedule.naive import lower_plain_conv, lower_product
@@ -159,6 +160,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     **dict.fromkeys(("max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool"), lower_pool),
     **dict.fromkeys(("adaptive_avg_pool", "adaptive_max_pool"), lower_adaptive_pool),
     **dict.fromkeys(ALONG, lower_along),
+    **dict.fromkeys(DETECTION, lower_detection),
     "resize": lower_resize,
     "pad": _pad,
 }
