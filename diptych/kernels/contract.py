@@ -18,16 +18,12 @@ from llvmlite import ir
 from diptych.codegen.builder import I32, Fn, Index, Val, register_type
 from diptych.codegen.math import Math
 from diptych.kernels.base import emits, evaluate
+from diptych.kernels.tile import PANEL, RegisterTile
 
 if TYPE_CHECKING:
     from diptych.ir.kernel import Expr, Kernel
 
 __all__ = ["PANEL", "ContractParams", "Side"]
-
-# Rank-1 updates per turn of the innermost loop, by bytes of a vector register. Given more of them LLVM moves loads so
-# far up that accumulators spill: with 512 bits one update fills all 32 registers (tests/conformance counts spills).
-_UNROLL = {16: 2, 32: 4, 64: 1}
-PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +103,6 @@ class _Emitter:
         self.p: ContractParams = kernel.params
         self.math = Math(fn)
         self.lanes = min(PANEL, fn.target.lanes(4))
-        self.vectors = PANEL // self.lanes  # per panel
         self.vec = register_type("f32", self.lanes)
         self.k_chunks = max(1, -(-self.p.k_blocks // self.p.k_chunk)) if self.p.k_blocks else 1
         self.pointers = [fn.args[f"p{i}"] for i in range(len(kernel.operands))]
@@ -172,8 +167,7 @@ class _Emitter:
              width: int, panels: int, panel0: ir.Value) -> None:  # fmt: skip
         fn, p = self.fn, self.p
         xs = self.pixels(x, p.x, pixel, width)
-        zero = ir.Constant(self.vec, [0.0] * self.lanes)
-        acc = [[[fn.var(self.vec, zero) for _ in range(self.vectors)] for _ in range(panels)] for _ in range(width)]
+        tile = RegisterTile(fn, width, panels)
         masked = bool(p.n % PANEL) and not p.padded
         is_last = fn.b.icmp_signed("==", panel0, fn.index(p.panels - panels)) if masked else None
 
@@ -182,20 +176,20 @@ class _Emitter:
 
         if self.k_chunks > 1:
             with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
-                self.masked(is_last, lambda tail: self.reload(acc, out(), tail))
+                self.masked(is_last, lambda tail: self.reload(tile.acc, out(), tail))
         first = fn.imul(chunk, p.k_chunk)
         if p.k_blocks:
             stop = fn.imin(fn.iadd(first, p.k_chunk), p.k_blocks) if self.k_chunks > 1 else fn.index(p.k_blocks)
             with fn.loop(first, stop, name="kb") as kb:
-                self.multiply(xs, w, acc, kb, PANEL)
+                self.multiply(xs, w, tile, kb, PANEL)
 
         def last_pass() -> None:
             if p.k_tail:
                 skip = p.k_blocks * len(p.taps) * PANEL * PANEL
-                self.multiply([fn.at(a, p.k_blocks * p.x_block) for a in xs], fn.at(w, skip), acc, 0, p.k_tail)
+                self.multiply([fn.at(a, p.k_blocks * p.x_block) for a in xs], fn.at(w, skip), tile, 0, p.k_tail)
             sides = (*p.sides, p.out)
             self.masked(is_last, lambda tail: self.store_final(
-                acc, [self.pixels(base, side, pixel, width) for base, side in zip(bases, sides, strict=True)], tail))
+                tile.acc, [self.pixels(base, side, pixel, width) for base, side in zip(bases, sides, strict=True)], tail))
 
         if self.k_chunks == 1:
             last_pass()
@@ -204,7 +198,7 @@ class _Emitter:
                 with then:
                     last_pass()
                 with otherwise:
-                    self.masked(is_last, lambda tail: self.store_raw(acc, out(), tail))
+                    self.masked(is_last, lambda tail: self.store_raw(tile.acc, out(), tail))
 
     def masked(self, is_last: ir.Value | None, write: object) -> None:
         """Call `write(tail)` in a branch each for whole panels and for the cut-off last one."""
@@ -218,18 +212,19 @@ class _Emitter:
             with otherwise:
                 write(False)
 
-    def multiply(self, xs: list[ir.Value], w: ir.Value, acc: list, kb: Index, depth: int) -> None:  # type: ignore[type-arg]
-        """acc += x block * w block, over all taps; `depth` reduction elements."""
+    def multiply(self, xs: list[ir.Value], w: ir.Value, tile: RegisterTile, kb: Index, depth: int) -> None:
+        """tile += x block * w block, over all taps; `depth` reduction elements."""
         fn, p = self.fn, self.p
         wb = fn.at(w, fn.imul(kb, len(p.taps) * PANEL * PANEL))
         xs = [fn.at(x, fn.imul(kb, p.x_block)) for x in xs]
         if len(p.taps) == 1:
-            self.rank_updates([fn.at(x, p.taps[0]) for x in xs], wb, acc, depth)
+            tile.accumulate([fn.at(x, p.taps[0]) for x in xs], wb, depth, p.x_k, p.w_panel)
             return
         table = self.table("taps." + fn.function.name, list(p.taps))
         with fn.loop(0, len(p.taps), name="tap") as tap:
             offset = fn.load(fn.at(table, tap, "i64"), "i64").ir
-            self.rank_updates([fn.at(x, offset) for x in xs], fn.at(wb, fn.imul(tap, depth * PANEL)), acc, depth)
+            step = fn.at(wb, fn.imul(tap, depth * PANEL))
+            tile.accumulate([fn.at(x, offset) for x in xs], step, depth, p.x_k, p.w_panel)
 
     def table(self, name: str, values: list[int]) -> ir.Value:
         """A constant table of offsets in the module, written once."""
@@ -241,41 +236,6 @@ class _Emitter:
             found.global_constant = True
             found.linkage = "internal"
         return found
-
-    def rank_updates(self, xs: list[ir.Value], w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
-        """`depth` rank-1 updates, a few per turn of a loop: enough to hide the loop, little to compile."""
-        fn, p, unroll = self.fn, self.p, _UNROLL[self.fn.target.vector_bytes]
-        whole = depth - depth % unroll
-        if depth <= unroll:
-            self.rank_update(xs, w, acc, depth)
-            return
-        with fn.loop(0, whole, unroll, name="k") as k:
-            step = fn.imul(k, p.x_k)
-            self.rank_update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), acc, unroll)
-        if whole < depth:
-            self.rank_update([fn.at(x, whole * p.x_k) for x in xs], fn.at(w, whole * PANEL), acc, depth - whole)
-
-    def rank_update(self, xs: list[ir.Value], w: ir.Value, acc: list, depth: int) -> None:  # type: ignore[type-arg]
-        fn, p = self.fn, self.p
-        width, panels = len(acc), len(acc[0])
-        sums = [[[v.get() for v in panel] for panel in pixel] for pixel in acc]
-        for k in range(depth):
-            ws = [
-                [
-                    fn.load(fn.at(w, q * p.w_panel + k * PANEL + v * self.lanes), "f32", self.lanes)
-                    for v in range(self.vectors)
-                ]
-                for q in range(panels)
-            ]
-            for i in range(width):
-                xv = fn.splat(fn.load(fn.at(xs[i], k * p.x_k)), self.lanes)
-                for q in range(panels):
-                    for v in range(self.vectors):
-                        sums[i][q][v] = fn.fma(xv, ws[q][v], Val(sums[i][q][v], "f32", self.lanes)).ir
-        for pixel, new_pixel in zip(acc, sums, strict=True):
-            for panel, new_panel in zip(pixel, new_pixel, strict=True):
-                for var, value in zip(panel, new_panel, strict=True):
-                    var.set(value)
 
     # -- leaving the registers ------------------------------------------------------------------------------------
     def each(self, acc: list, tail: bool):  # type: ignore[type-arg, no-untyped-def]

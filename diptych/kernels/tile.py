@@ -1,0 +1,67 @@
+"""The register tile: some pixels by some panels of 16 output channels, held in accumulators while the depth runs by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llvmlite import ir
+
+from diptych.codegen.builder import Val, register_type
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.codegen.builder import Fn, Var
+
+__all__ = ["PANEL", "RegisterTile"]
+
+PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
+# Rank-1 updates per turn of the innermost loop, by bytes of a vector register. Given more of them LLVM moves loads so
+# far up that accumulators spill: with 512 bits one update fills all 32 registers (tests/conformance counts spills).
+_UNROLL = {16: 2, 32: 4, 64: 1}
+PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
+
+
+class RegisterTile:
+    """`width` pixels by `panels` panels of accumulators, zero at first."""
+
+    def __init__(self, fn: Fn, width: int, panels: int) -> None:
+        self.fn = fn
+        self.lanes = min(PANEL, fn.target.lanes(4))
+        self.vectors = PANEL // self.lanes
+        vec = register_type("f32", self.lanes)
+        zero = ir.Constant(vec, [0.0] * self.lanes)
+        self.acc: list[list[list[Var]]] = [
+            [[fn.var(vec, zero) for _ in range(self.vectors)] for _ in range(panels)] for _ in range(width)
+        ]
+
+    def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, x_k: int, w_panel: int) -> None:
+        """`depth` rank-1 updates: pixel i reads xs[i][k * x_k], panel q reads 16 weights at w[q * w_panel + 16 k]."""
+        fn, unroll = self.fn, _UNROLL.get(self.fn.target.vector_bytes, 4)
+        whole = depth - depth % unroll
+        if depth <= unroll:
+            self._update(xs, w, depth, x_k, w_panel)
+            return
+        with fn.loop(0, whole, unroll, name="k") as k:
+            step = fn.imul(k, x_k)
+            self._update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), unroll, x_k, w_panel)
+        if whole < depth:
+            self._update([fn.at(x, whole * x_k) for x in xs], fn.at(w, whole * PANEL), depth - whole, x_k, w_panel)
+
+    def _update(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, x_k: int, w_panel: int) -> None:
+        fn, lanes = self.fn, self.lanes
+        sums = [[[v.get() for v in panel] for panel in pixel] for pixel in self.acc]
+        for k in range(depth):
+            ws = [
+                [fn.load(fn.at(w, q * w_panel + k * PANEL + v * lanes), "f32", lanes) for v in range(self.vectors)]
+                for q in range(len(self.acc[0]))
+            ]
+            for x, row in zip(xs, sums, strict=True):
+                xv = fn.splat(fn.load(fn.at(x, k * x_k)), lanes)
+                for q, panel in enumerate(row):
+                    for v in range(self.vectors):
+                        panel[v] = fn.fma(xv, ws[q][v], Val(panel[v], "f32", lanes)).ir
+        for pixel, new_pixel in zip(self.acc, sums, strict=True):
+            for variables, values in zip(pixel, new_pixel, strict=True):
+                for var, value in zip(variables, values, strict=True):
+                    var.set(value)

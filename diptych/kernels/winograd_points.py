@@ -1,0 +1,55 @@
+"""The matrices of Winograd's minimal filtering F(m, 3), from a list of interpolation points.
+
+Source: Lavin and Gray, "Fast algorithms for convolutional neural networks" (arXiv 1509.09308); the points of F(4, 3)
+are those of Barabasz et al. (arXiv 1803.10986) and ncnn: +-1/sqrt(2), +-sqrt(2) keep the error near that of a direct sum.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+__all__ = ["POINTS", "matrices", "transform_weights"]
+
+Array = np.ndarray[Any, Any]
+
+POINTS: dict[int, tuple[float, ...]] = {
+    2: (0.0, 1.0, -1.0),
+    4: (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0)),
+}
+
+
+def matrices(m: int) -> tuple[Array, Array, Array]:
+    """(A^T, G, B^T) of F(m, 3) in float64: y = A^T ((G g) * (B^T d)) for m outputs, 3 taps, m + 2 inputs.
+
+    >>> a, g, b = matrices(2)
+    >>> d, w = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 1.0, 1.0])
+    >>> (a @ ((g @ w) * (b @ d))).round(6).tolist()
+    [6.0, 9.0]
+    """
+    points = POINTS[m]
+    n = m + 2
+    a = np.zeros((m, n))
+    g = np.zeros((n, 3))
+    b = np.zeros((n, n))
+    whole = np.polynomial.polynomial.polyfromroots(points)
+    for i, p in enumerate(points):
+        others = [q for j, q in enumerate(points) if j != i]
+        a[:, i] = [p**k for k in range(m)]
+        g[i] = [p**k / np.prod([p - q for q in others]) for k in range(3)]
+        b[i, : n - 1] = np.polynomial.polynomial.polyfromroots(others)
+    a[m - 1, n - 1] = 1.0
+    g[n - 1, 2] = 1.0
+    b[n - 1] = whole
+    # Exact zeros and symmetric values: roots come with rounding errors.
+    for matrix in (a, g, b):
+        matrix[np.abs(matrix) < 1e-12] = 0.0
+    return a, g, b
+
+
+def transform_weights(w: Array, m: int) -> Array:
+    """w[O, C, 3, 3] -> [m + 2, m + 2, O, C], computed in float64 and rounded once."""
+    _, g, _ = matrices(m)
+    return np.einsum("ai,bj,ocij->aboc", g, g, w.astype(np.float64), optimize=True).astype(np.float32)
