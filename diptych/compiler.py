@@ -55,7 +55,7 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
 def compile_plan(graph: Graph, options: Options, target: Target) -> Plan:
     """Everything up to the Plan; no LLVM yet."""
     graph = optimize(graph, options)
-    return make_plan(lower(graph, target, options.fuse), options.threads)
+    return make_plan(lower(graph, target, options.fuse, options.accuracy == "strict"), options.threads)
 
 
 def cache_key(plan: Plan, target: Target) -> str:

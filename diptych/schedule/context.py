@@ -52,12 +52,14 @@ class Context:
 
     graph: Graph
     target: Target
+    strict: bool = False  # keep to plain algorithms
     buffers: list[Buffer] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     views: dict[int, View] = field(default_factory=dict)
     producer: dict[int, Node] = field(default_factory=dict)
     results: dict[int, View] = field(default_factory=dict)  # graph outputs -> where they must end up
     halos: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # values with a zero border
+    winograd: dict[int, int] = field(default_factory=dict)  # results of convolutions that go the Winograd way: m
     placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, start): operands made in place
     group: Group | None = None
 

@@ -16,6 +16,7 @@ from diptych.kernels.pointwise_pad import make_pad
 from diptych.kernels.tiling import choose
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.views import View, contiguous
+from diptych.schedule.winograd import lower_winograd, winograd_pads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,16 +171,16 @@ def lower_conv(ctx: Context, group: Group) -> None:
     groups, plain = at["groups"], at["plain_input"]
     x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
     o, c, *kernel = w.shape
-    if any(p != (0, 0) for p in at["pads"]):
-        x = pad_spatial(ctx, x, at["pads"], plain, ctx.halos.get(node.inputs[0]))
+    m = ctx.winograd.get(node.outputs[0], 0)
+    pads = winograd_pads(at["pads"], *out.shape[2:4], m) if m else at["pads"]
+    if any(p != (0, 0) for p in pads):
+        x = pad_spatial(ctx, x, pads, plain, ctx.halos.get(node.inputs[0]))
     xs = x.strides[2 : 2 + len(kernel)]
     step = [s * stride for s, stride in zip(xs, at["strides"], strict=True)]
     reach = [s * d for s, d in zip(xs, at["dilations"], strict=True)]
     taps = tuple(sum(i * r for i, r in zip(where, reach, strict=True)) for where in product(*map(range, kernel)))
     n, panels_all, *spatial, _ = out.shape
     panels = panels_all // groups
-    packed = np.stack([pack_weights(g) for g in w.reshape(groups, o // groups, c, len(taps))])
-    weights = ctx.weights(packed)
     has_bias = len(node.inputs) > 2
     expr, values = _epilogue(ctx, group, has_bias)
     views = [_readable(ctx, ctx.view(v), out.shape, -1) for v in values]
@@ -192,6 +193,11 @@ def lower_conv(ctx: Context, group: Group) -> None:
         padded[:o] = bias
         views.insert(0, ctx.weights(padded))
         sides.insert(0, Side((0, panels * PANEL, *(0 for _ in outer)), 0, 0, PANEL, 1))
+    if m:
+        lower_winograd(ctx, x, w, m, out, expr, views, sides, _conv_side(out, panels))
+        return
+    packed = np.stack([pack_weights(g) for g in w.reshape(groups, o // groups, c, len(taps))])
+    weights = ctx.weights(packed)
     per_group = 0 if groups == 1 else c // PANEL * x.strides[1]
     row = step[-2] if len(step) > 1 else 0
     x_side = Side((x.strides[0], per_group, *step[:-2]), row, step[-1], 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from diptych.ir.types import itemsize
 from diptych.ops.base import attributes
 from diptych.schedule.views import View, contiguous
+from diptych.schedule.winograd import choose_winograd, winograd_pads
 
 if TYPE_CHECKING:
     from diptych.schedule.context import Context
@@ -23,6 +24,11 @@ def place_values(ctx: Context, groups: list[Group]) -> None:
     strides, so neither costs a copy.
     """
     made = {v for g in groups for v in g.results}
+    if not ctx.strict:
+        for group in groups:
+            node = group.anchor
+            if node is not None and node.op.name == "blocked_conv":
+                ctx.winograd[node.outputs[0]] = choose_winograd(ctx.graph, node, ctx.target)
     _halos(ctx, groups, made)
     _concatenations(ctx, groups, made)
 
@@ -43,9 +49,12 @@ def _halos(ctx: Context, groups: list[Group], made: set[int]) -> None:
         a, v = attributes(node.op), node.inputs[0]
         if a["plain_input"] or is_depthwise(ctx, group) or v not in made or v in ctx.results:
             continue
-        if any(p != (0, 0) for p in a["pads"]):
+        pads, m = a["pads"], ctx.winograd.get(node.outputs[0], 0)
+        if m:
+            pads = winograd_pads(pads, *ctx.graph.types[node.outputs[0]].shape[2:4], m)
+        if any(p != (0, 0) for p in pads):
             old = room.get(v, [(0, 0)] * len(a["pads"]))
-            room[v] = [(max(o[0], p[0]), max(o[1], p[1])) for o, p in zip(old, a["pads"], strict=True)]
+            room[v] = [(max(o[0], p[0]), max(o[1], p[1])) for o, p in zip(old, pads, strict=True)]
     for v, pads in room.items():
         t = ctx.graph.types[v]
         n, blocks, *spatial, lanes = t.shape
