@@ -57,6 +57,8 @@ def test_examples_may_be_descriptions() -> None:
     for example in (((4, 3), "float32"), ((4, 3), torch.float32), TensorType((4, 3)), np.zeros((4, 3), np.float32)):
         assert source(model, (example,)).default_types() == wanted
         assert source(model, {"input": example}).default_types() == wanted
+    for example in ((4, 3), [(4, 3)], {"input": (4, 3)}):  # plain shapes
+        assert source(model, example).default_types() == wanted
     assert source(model).default_types() is None
     assert source(model).graph(wanted).input_types() == wanted
 
@@ -266,3 +268,23 @@ def test_parametrized_weights_are_folded(check: Any) -> None:
     norm = torch.nn.utils.parametrizations.weight_norm
     graph = check(norm(nn.Conv1d(3, 4, 3)), (torch.randn(1, 3, 8),)).graph()
     assert [n.op.name for n in graph.nodes] == ["conv"]
+
+
+def test_a_program_exported_in_training_mode_is_refused() -> None:
+    for model in (nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))):
+        program = torch.export.export(model.train(), (torch.randn(4, 3),))
+        with pytest.raises(UnsupportedError, match=r"eval|random numbers"):
+            source(program).graph()
+
+
+def test_an_exported_program_is_a_model(check: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten()).eval()
+    x = torch.randn(1, 2, 5, 5)
+    program = torch.export.export(model, (x,))
+    for given in (program, program.run_decompositions()):
+        src = source(given)
+        assert src.default_types() == {"input": TensorType((1, 2, 5, 5))}
+        got = interpret(src.graph(), {"input": x.numpy()})["output"]
+        np.testing.assert_allclose(got, model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+        with pytest.raises(InputError, match="exported for other inputs"):
+            src.graph({"input": TensorType((2, 2, 5, 5))})

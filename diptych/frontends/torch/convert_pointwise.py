@@ -276,13 +276,15 @@ def _convert_element_type(c: Context, x: Value, dtype: Any) -> Value:
     return c.cast(x, compute_dtype(dtype))
 
 
-@converts(
-    "aten.clone.default", "aten.alias.default", "aten.detach.default", "aten.contiguous.default",
-    "aten.lift_fresh_copy.default", "aten.lift_fresh.default", "aten.detach_.default",
-    "aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default",
-)  # fmt: skip
+@converts("aten.clone.default", "aten.alias.default", "aten.detach.default", "aten.contiguous.default",
+          "aten.lift_fresh_copy.default", "aten.lift_fresh.default", "aten.detach_.default")  # fmt: skip
 def _identity(c: Context, x: Value, *rest: Any, **options: Any) -> Value:
     return x
+
+
+@converts("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default")
+def _dropout(c: Context, x: Value, p: float, train: bool) -> Value:
+    return _native_dropout(c, x, p, train)[0]
 
 
 @converts("aten.native_dropout.default")

@@ -14,7 +14,7 @@ from diptych.errors import InputError, TypeRuleError, UnsupportedError
 from diptych.frontends.torch.dtypes import ir_dtype, torch_dtype
 from diptych.ir import DTYPES, TensorType, dtype_of
 
-__all__ = ["bind", "describe", "is_tensor_like", "leaf_names", "register_trees", "stand_in"]
+__all__ = ["bind", "describe", "is_tensor_like", "leaf_names", "register_trees", "shapes_as_types", "stand_in"]
 
 
 def is_tensor_like(x: Any) -> bool:
@@ -33,6 +33,37 @@ def describe(x: Any) -> TensorType:
         return pair
     array = np.asarray(x)
     return TensorType(tuple(array.shape), dtype_of(array))
+
+
+def shapes_as_types(examples: Any) -> Any:
+    """Examples that hold no tensor at all: their tuples of integers are shapes of f32 tensors.
+
+    >>> shapes_as_types({"x": (1, 3)})
+    {'x': TensorType(shape=(1, 3), dtype='f32')}
+    """
+    if is_tensor_like(examples):
+        return examples
+    entries = examples.values() if isinstance(examples, Mapping) else examples
+    if not isinstance(examples, (tuple, list, Mapping)) or any(_holds_tensor(e) for e in entries):
+        return examples
+    if _is_shape(examples):
+        return (TensorType(tuple(examples)),)
+    if isinstance(examples, Mapping):
+        return {k: TensorType(tuple(v)) if _is_shape(v) else v for k, v in examples.items()}
+    return tuple(TensorType(tuple(v)) if _is_shape(v) else v for v in examples)
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, (tuple, list)) and bool(x) and all(type(d) is int and d >= 0 for d in x)
+
+
+def _holds_tensor(x: Any) -> bool:
+    if is_tensor_like(x):
+        return True
+    children = x.values() if isinstance(x, Mapping) else x if isinstance(x, (tuple, list)) else ()
+    return any(_holds_tensor(c) for c in children) or not (
+        isinstance(x, (int, float, str, type(None), tuple, list, Mapping))
+    )
 
 
 def stand_in(x: Any) -> Any:

@@ -12,7 +12,15 @@ from typing import Any
 from diptych.errors import FormatError, InputError, UnsupportedError
 from diptych.frontends.torch import export as exporter
 from diptych.frontends.torch.dtypes import ir_dtype
-from diptych.frontends.torch.inputs import bind, describe, is_tensor_like, leaf_names, register_trees, stand_in
+from diptych.frontends.torch.inputs import (
+    bind,
+    describe,
+    is_tensor_like,
+    leaf_names,
+    register_trees,
+    shapes_as_types,
+    stand_in,
+)
 from diptych.frontends.torch.lower import ArrayCache
 from diptych.frontends.torch.program import Program, bind_symbols, to_graph
 from diptych.ir import Graph, TensorType
@@ -23,8 +31,8 @@ __all__ = ["TorchSource", "source"]
 def source(model: Any, example_inputs: Any = None, *, dynamic: Any = None) -> TorchSource:
     """Read an nn.Module, an ExportedProgram or a .pt2 file.
 
-    `example_inputs` is a tuple (positional) or a dict by name of tensors, arrays, nested structures of them, or
-    (shape, dtype) descriptions. `dynamic` names extents that will change: "batch" for axis 0 of every input, or
+    `example_inputs` is a tuple (positional) or a dict by name of tensors, arrays, nested structures of them,
+    (shape, dtype) descriptions, or plain shapes where there is no tensor at all. `dynamic` names extents that will change: "batch" for axis 0 of every input, or
     {input name: (axes,)}; one export then serves every size of them.
 
     >>> import torch
@@ -151,7 +159,13 @@ class TorchSource:
             raise InputError(f"{self.name}: the structure of the results is known after graph() only")
         spec, template = self._last
         feed = iter(outputs)
-        return pytree.tree_unflatten([next(feed) if slot is ... else slot for slot in template], spec)
+        leaves = [next(feed) if slot is ... else slot for slot in template]
+        try:
+            return pytree.tree_unflatten(leaves, spec)
+        except (AttributeError, TypeError):  # a container, such as a cache, that takes nothing but torch tensors
+            import torch
+
+            return pytree.tree_unflatten([torch.as_tensor(x) if hasattr(x, "dtype") else x for x in leaves], spec)
 
     # -- the graph --------------------------------------------------------------------------------------------
     def graph(self, types: Mapping[str, TensorType] | None = None) -> Graph:
@@ -257,6 +271,7 @@ class TorchSource:
 
     # -- arguments --------------------------------------------------------------------------------------------
     def _split(self, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        example_inputs = shapes_as_types(example_inputs)
         if isinstance(example_inputs, Mapping):
             return self._from_names(example_inputs)
         if is_tensor_like(example_inputs):
