@@ -10,6 +10,7 @@ from diptych.passes.affine import fold_affine
 from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
 from diptych.passes.layout import block_channels
+from diptych.runtime.executable import aligned_bytes
 from diptych.schedule.lower import lower
 from diptych.schedule.plan import make_plan
 
@@ -55,7 +56,7 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
 def compile_plan(graph: Graph, options: Options, target: Target) -> Plan:
     """Everything up to the Plan; no LLVM yet."""
     graph = optimize(graph, options)
-    return make_plan(lower(graph, target, options.fuse, options.accuracy == "strict"), options.threads)
+    return make_plan(lower(graph, target, options.fuse, options.accuracy == "strict"), options.threads, aligned_bytes)
 
 
 def cache_key(plan: Plan, target: Target) -> str:

@@ -1,0 +1,1 @@
+"""Typed building of LLVM IR, vector math, programs, object code. Knows `ir` only."""

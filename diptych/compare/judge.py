@@ -41,7 +41,7 @@ class Judgement:
 def limit_from(source_error: float | None) -> float:
     """The largest max error that passes: a multiple of what the source framework itself has, within bounds.
 
-    >>> limit_from(3e-5)
+    >>> round(limit_from(3e-5), 9)
     0.0003
     >>> limit_from(None)
     0.001

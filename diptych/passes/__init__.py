@@ -1,0 +1,1 @@
+"""Graph -> Graph, one file for each; `diptych.compiler.optimize` states the order."""

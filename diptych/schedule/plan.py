@@ -12,6 +12,8 @@ from diptych.ir.types import TensorType
 from diptych.schedule.memory import Interval, place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from diptych.ir import Array
     from diptych.schedule.context import Context
 
@@ -49,8 +51,11 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(ctx: Context, threads: int) -> Plan:
-    """Place the buffers of a lowered graph and order its steps for `threads` threads."""
+def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> Plan:
+    """Place the buffers of a lowered graph and order its steps for `threads` threads.
+
+    `allocate(size)` gives the aligned, zeroed bytes that the weights are packed into.
+    """
     n = len(ctx.calls)
     first: dict[int, int] = {}
     last: dict[int, int] = {}
@@ -84,7 +89,7 @@ def make_plan(ctx: Context, threads: int) -> Plan:
             where[b] = (2 + buffer.index, 0)
         elif buffer.kind == "output":
             where[b] = (2 + len(ctx.graph.inputs) + buffer.index, 0)
-    weights = _blob(blob, size)
+    weights = _blob(blob, allocate(max(size, 64)))
 
     scratch = -(-max((c.kernel.scratch for c in ctx.calls), default=0) // SCRATCH) * SCRATCH
     kernels: dict[Kernel, int] = {}
@@ -124,11 +129,8 @@ def _clash(a: tuple[int, int, int, bool], b: tuple[int, int, int, bool]) -> bool
     return a[0] == b[0] and a[1] < b[2] and b[1] < a[2] and not (a[3] and b[3])
 
 
-def _blob(arrays: list[Array], size: int) -> Array:
-    """The constants one after another, each on its own cache lines, in one aligned array of bytes."""
-    from diptych.runtime.executable import aligned_bytes
-
-    out = aligned_bytes(max(size, 64))
+def _blob(arrays: list[Array], out: Array) -> Array:
+    """The constants one after another in `out`, each on its own cache lines."""
     at = 0
     for a in arrays:
         out[at : at + a.nbytes] = np.frombuffer(a, np.uint8) if a.nbytes else np.empty(0, np.uint8)

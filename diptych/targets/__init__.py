@@ -1,0 +1,1 @@
+"""The machines code is made for, and the NumPy interpreter."""

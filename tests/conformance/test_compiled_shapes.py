@@ -117,7 +117,7 @@ def test_transposed_convolutions(target: Any) -> None:
     g, given, outs = Builder("transposed"), {}, {}
     for i, (shape, o, kernel, stride, pad, more) in enumerate(
         [((1, 16, 5, 5), 16, (4, 4), 2, 1, 0), ((2, 5, 4, 6), 7, (3, 3), 2, 1, 1), ((1, 32, 6, 6), 20, (2, 2), 2, 0, 0),
-         ((1, 8, 5, 5), 8, (5, 5), 3, 2, 2), ((1, 4, 9), 6, (4,), 2, 1, 0)]  # fmt: skip
+         ((1, 8, 5, 5), 8, (5, 5), 3, 2, 2), ((1, 4, 9), 6, (4,), 2, 1, 0)]
     ):
         rank = len(kernel)
         op = ConvTranspose((stride,) * rank, ((pad, pad),) * rank, (1,) * rank, 1, (more,) * rank)

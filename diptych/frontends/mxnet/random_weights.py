@@ -17,7 +17,7 @@ __all__ = ["draw"]
 def draw(name: str, shape: tuple[int, ...], seed: int = 0, *, aux: bool = False) -> Array:
     """A float32 array for the parameter `name`: He-normal weights, gammas near 1, small biases, positive variances.
 
-    >>> draw("bn0_moving_var", (2,)).min() > 0
+    >>> bool(draw("bn0_moving_var", (2,)).min() > 0)
     True
     """
     rng = np.random.RandomState((zlib.crc32(name.encode()) + seed) % (1 << 32))  # the legacy stream is frozen for ever
