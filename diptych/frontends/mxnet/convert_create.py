@@ -80,9 +80,15 @@ def _arange_like(c: Call) -> Result:
 
 @converts("_linspace")
 def _linspace(c: Call) -> Result:
-    count = c.attrs.integer("num", 50) if "num" in c.attrs else int(c.attrs.real("step", 50.0))
-    stop = c.attrs.real("stop")
-    return c.const(np.linspace(c.attrs.real("start"), stop, count, c.attrs.boolean("endpoint", True)), c.dtype())
+    start, stop, count = c.attrs.real("start"), c.attrs.real("stop"), c.attrs.integer("num", 50)
+    return c.const(np.linspace(start, stop, count, c.attrs.boolean("endpoint", True)), c.dtype())
+
+
+@converts("_contrib_index_array")
+def _index_array(c: Call) -> Result:
+    axes = c.attrs.shape("axes", ()) or tuple(range(c.x.rank))
+    places = np.indices(c.x.shape)
+    return c.const(np.stack([places[c.axis(a)] for a in axes], -1), "i64")
 
 
 @converts("shape_array")

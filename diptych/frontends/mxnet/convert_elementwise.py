@@ -245,6 +245,21 @@ def _rcbrt(c: Call) -> Result:
     return c.emit("reciprocal", c.emit("mul", c.emit("sign", c.x), c.emit("pow", c.emit("abs", c.x), 1.0 / 3.0)))
 
 
+@converts("gamma")
+def _gamma(c: Call) -> Result:
+    # |gamma| from its logarithm; below zero the sign alternates from one integer to the next.
+    size = c.emit("exp", c.emit("lgamma", c.x))
+    odd = c.emit("equal", c.emit("mod", c.emit("floor", c.x), 2.0), 1.0)
+    flipped = c.emit("logical_and", odd, c.emit("less", c.x, 0.0))
+    return c.g.where(flipped, c.emit("neg", size), size)
+
+
+@converts("all_finite")
+def _all_finite(c: Call) -> Result:
+    good = c.emit("all", c.emit("is_finite", c.x), axes=tuple(range(c.x.rank)), keepdims=False)
+    return c.reshape(c.cast(good, c.x.dtype), (1,))
+
+
 @converts("degrees", "_npi_degrees")
 def _degrees(c: Call) -> Result:
     return c.emit("mul", c.x, 180.0 / math.pi)

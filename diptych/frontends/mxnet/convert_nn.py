@@ -61,6 +61,14 @@ def _bias(c: Call, default: bool, index: int = 2) -> tuple[Value, ...]:
     return () if c.attrs.boolean("no_bias", default) else (c.arg(index),)
 
 
+def _expect(c: Call, w: Value, shape: tuple[int | None, ...]) -> None:
+    """A weight must have the shape that the layer's attributes state (None: any extent)."""
+    if len(w.shape) != len(shape) or any(b is not None and a != b for a, b in zip(w.shape, shape)):
+        wanted = ", ".join("?" if d is None else str(d) for d in shape)
+        raise FormatError(f"{c.op} (layer {c.layer}): the weight is {w.type}, the symbol asks for ({wanted}); "
+                          "check that the params belong to this symbol")  # fmt: skip
+
+
 @converts("Convolution", "Convolution_v1")
 def _convolution(c: Call) -> Result:
     x, w = c.x, c.arg(1)
@@ -69,6 +77,7 @@ def _convolution(c: Call) -> Result:
     last = channels_last(c)
     if last:
         x, w = to_first(c, x), to_first(c, w)
+    _expect(c, w, (c.attrs.integer("num_filter"), None, *kernel))
     y = c.emit("conv", x, w, *_bias(c, False), strides=spatial(c, "stride", n, 1), pads=both(spatial(c, "pad", n, 0)),
                dilations=spatial(c, "dilate", n, 1), groups=c.attrs.integer("num_group", 1))  # fmt: skip
     return to_last(c, y) if last else y
@@ -82,6 +91,7 @@ def _deconvolution(c: Call) -> Result:
     last = channels_last(c)
     if last:
         x, w = to_first(c, x), to_first(c, w)
+    _expect(c, w, (x.shape[1], c.attrs.integer("num_filter") // c.attrs.integer("num_group", 1), *kernel))
     strides, dilations = spatial(c, "stride", n, 1), spatial(c, "dilate", n, 1)
     pads, extra = both(spatial(c, "pad", n, 0)), spatial(c, "adj", n, 0)
     target = c.attrs.shape("target_shape", ())
@@ -101,6 +111,7 @@ def _fully_connected(c: Call) -> Result:
     x = c.x
     if c.attrs.boolean("flatten", True):
         x = c.reshape(x, (x.shape[0], prod(x.shape[1:])))
+    _expect(c, c.arg(1), (c.attrs.integer("num_hidden"), x.shape[-1]))
     y = c.emit("mat_mul", x, c.arg(1), transpose_b=True)
     for bias in _bias(c, False):
         y = c.emit("add", y, bias)
@@ -109,6 +120,7 @@ def _fully_connected(c: Call) -> Result:
 
 @converts("Embedding", "_contrib_SparseEmbedding")
 def _embedding(c: Call) -> Result:
+    _expect(c, c.arg(1), (c.attrs.integer("input_dim"), c.attrs.integer("output_dim")))
     return c.emit("take", c.arg(1), c.indices(c.x), axis=0, mode="clip")
 
 

@@ -28,8 +28,14 @@ def _floating(c: Call) -> Value:
     return c.cast(c.x, c.dtype("dtype", c.x.dtype if is_float(c.x) else "f32"))
 
 
+def _no_initial(c: Call) -> None:
+    if c.attrs.optional_real("initial") is not None:
+        raise c.fail("initial is not supported", "add it outside of the operator")
+
+
 @converts("_npi_mean")
 def _mean(c: Call) -> Result:
+    _no_initial(c)
     return c.emit("mean", _floating(c), axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False))
 
 
@@ -50,8 +56,7 @@ def _std(c: Call) -> Result:
 
 def _folded(op: str, name: str) -> None:
     def convert(c: Call) -> Result:
-        if "initial" in c.attrs and c.attrs.optional_real("initial") is not None:
-            raise c.fail("initial is not supported", "add it outside of the operator")
+        _no_initial(c)
         x = c.cast(c.x, c.dtype("dtype", "i64" if c.x.dtype == "bool" and op in ("sum", "prod") else c.x.dtype))
         axes = _axes(c)
         return c.emit(op, x, axes=axes, keepdims=c.attrs.boolean("keepdims", False)) if axes else x
@@ -208,7 +213,7 @@ def _pad(c: Call) -> Result:
     if not isinstance(widths, tuple) or not all(isinstance(w, tuple) and len(w) == 2 for w in widths):
         raise FormatError(f"{c.op} (layer {c.layer}): pad_width={widths!r} is not a pair per axis")
     mode = c.attrs.text("mode", "constant")
-    if mode not in ("constant", "edge", "reflect"):
+    if mode not in ("constant", "edge", "reflect") or c.attrs.text("reflect_type", "even") != "even":
         raise c.fail(f"mode={mode!r} is not supported", "use constant, edge or reflect")
     return c.emit("pad", c.x, pads=widths, mode=mode, value=c.attrs.real("constant_value", 0.0))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from diptych.frontends.mxnet.convert import Call, converts
 
 if TYPE_CHECKING:
@@ -182,3 +184,28 @@ def _syrk(c: Call) -> Result:
     y = c.emit("mat_mul", c.x, c.x, transpose_a=t, transpose_b=not t)
     alpha = c.attrs.real("alpha", 1.0)
     return c.emit("mul", y, alpha) if alpha != 1.0 else y
+
+
+def _diagonal(c: Call) -> Value:
+    """The main diagonal of the last two axes."""
+    return c.emit("sum", c.emit("mul", c.x, c.const(np.eye(c.x.shape[-1]), c.x.dtype)), axes=(c.x.rank - 1,))
+
+
+@converts("_linalg_extractdiag")
+def _extractdiag(c: Call) -> Result:
+    if c.attrs.integer("offset", 0):
+        raise c.fail("only offset=0 is supported")
+    return _diagonal(c)
+
+
+@converts("_linalg_makediag")
+def _makediag(c: Call) -> Result:
+    if c.attrs.integer("offset", 0):
+        raise c.fail("only offset=0 is supported")
+    n = c.x.shape[-1]
+    return c.emit("mul", c.reshape(c.x, (*c.x.shape, 1)), c.const(np.eye(n), c.x.dtype))
+
+
+@converts("_linalg_sumlogdiag")
+def _sumlogdiag(c: Call) -> Result:
+    return _at_least_1d(c, c.emit("sum", c.emit("log", _diagonal(c)), axes=(c.x.rank - 2,)))

@@ -99,6 +99,8 @@ def _npx_reshape(c: Call) -> Result:
     shape, codes = list(c.x.shape), list(c.attrs.shape("newshape"))
     if c.attrs.boolean("reverse", False):
         raise c.fail("reverse=True is not supported", "write the extents out")
+    if c.attrs.text("order", "C") != "C":
+        raise c.fail("only order='C' is supported")
     out: list[int] = []
     source = i = 0
     while i < len(codes):
@@ -239,18 +241,34 @@ def _split_v2(c: Call) -> Result:
 
 
 # -- slicing ------------------------------------------------------------------------------------------------------
-@converts("slice")
-def _slice(c: Call) -> Result:
+def _bounds(c: Call) -> tuple[list[int], list[int], list[int]]:
+    """Starts, stops and steps of `slice`, by Python's rules; nothing to take gives stop = start."""
     begin, end = c.attrs.optional_integers("begin"), c.attrs.optional_integers("end")
     step = c.attrs.optional_integers("step", ())
     starts, stops, steps = [0] * c.x.rank, list(c.x.shape), [1] * c.x.rank
     for i, (b, e) in enumerate(zip(begin, end)):
         s = (step[i] if i < len(step) else None) or 1
         starts[i], stops[i], steps[i] = slice(b, e, s).indices(c.x.shape[i])
+    stops = [a if (b - a) * s <= 0 else b for a, b, s in zip(starts, stops, steps)]
+    return starts, stops, steps
+
+
+@converts("slice")
+def _slice(c: Call) -> Result:
+    starts, stops, steps = _bounds(c)
     if (tuple(starts), tuple(stops), tuple(steps)) == ((0,) * c.x.rank, c.x.shape, (1,) * c.x.rank):
         return c.x
-    stops = [a if (b - a) * s <= 0 else b for a, b, s in zip(starts, stops, steps)]
     return c.emit("slice", c.x, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+
+
+@converts("_slice_assign", "_slice_assign_scalar")
+def _slice_assign(c: Call) -> Result:
+    starts, stops, steps = _bounds(c)
+    if min(steps) < 1:
+        raise c.fail(f"steps {tuple(steps)}: only positive ones are supported")
+    shape = tuple(-((a - b) // s) for a, b, s in zip(starts, stops, steps))
+    update = c.full(shape, c.attrs.real("scalar", 0.0), c.x.dtype) if c.op.endswith("scalar") else c.arg(1)
+    return c.emit("slice_update", c.x, update, starts=tuple(starts), steps=tuple(steps))
 
 
 @converts("slice_axis")
@@ -337,7 +355,7 @@ def _broadcast_axis(c: Call) -> Result:
     return c.g.broadcast_to(c.x, shape)
 
 
-@converts("broadcast_to", "_np_broadcast_to", "_npi_broadcast_to")
+@converts("broadcast_to", "_npi_broadcast_to")
 def _broadcast_to(c: Call) -> Result:
     shape = c.attrs.shape("shape")
     offset = len(shape) - c.x.rank
