@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.cli.common import positive, say
-from diptych.compare.measure import Settings, _running, example_inputs
+from diptych.compare.measure import Settings, example_inputs, running
 from diptych.compare.subject import Subject
 from diptych.compare.table import megabytes, seconds, table
 
@@ -34,18 +34,22 @@ def import_seconds(module: str, times: int) -> float:
     return statistics.median(found)
 
 
-def starts(model: str, threads: int, times: int) -> list[dict[str, Any]]:
-    """Phases of starts of diptych: the first with an empty cache, the others with the cache that it filled."""
+def starts(model: str, threads: int, times: int) -> dict[str, list[dict[str, Any]]]:
+    """Phases of starts of diptych: compiling the module and opening a saved model, with the cache empty and filled."""
     arguments = {"model": model, "batch": 1}
     inputs = example_inputs("bench.suites:make", arguments)
     subject = Subject(model, inputs, torch="bench.suites:make", arguments=arguments)
-    found = []
-    with _running(subject, Settings(threads=threads), say) as run:
-        for number in range(times + 1):
-            say(f"start {number} of {times}")
-            with run.spawn("diptych", sys.executable, "cache") as process:
-                reply, _ = run.start(process, "diptych_engine", subject.spec(), {"form": "torch"})
-            found.append(reply)
+    found: dict[str, list[dict[str, Any]]] = {}
+    with running(subject, Settings(threads=threads), say) as run:
+        saved = str(run.folder / "model.diptych")
+        for form in ("torch", "saved"):
+            for number in range(times + 1):
+                say(f"{form}: start {number} of {times}")
+                with run.spawn("diptych", sys.executable, f"cache-{form}") as process:
+                    reply, _ = run.start(process, "diptych_engine", subject.spec(saved=saved), {"form": form})
+                    if form == "torch" and number == 0:
+                        process.ask("save", path=saved)
+                found.setdefault(form, []).append(reply)
     return found
 
 
@@ -58,20 +62,20 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     imports = {name: import_seconds(name, args.times) for name in ("numpy", "diptych", "torch")}
-    first, *later = starts(args.model, args.threads, args.times)
-    cached = {k: statistics.median(r[k] for r in later) for k in ("import_s", "load_s", "first_s")}
+    found = starts(args.model, args.threads, args.times)
     print(table(["import", "seconds"], [[k, seconds(v)] for k, v in imports.items()]) + "\n")
-    rows = [
-        [f"{args.model}: {what}", seconds(r["load_s"]), seconds(r["first_s"]), megabytes(peak)]
-        for what, r, peak in (
-            ("empty cache", first, first["memory"]["peak"]),
-            ("filled cache", cached, later[-1]["memory"]["peak"]),
-        )
-    ]
-    print(table(["start of diptych", "load and compile", "first answer", "peak MB"], rows))
-    print("  (load includes building the PyTorch module; peak memory includes PyTorch)")
+    rows = []
+    for form, what in (("torch", "compile the PyTorch module"), ("saved", "open the saved model")):
+        first, *later = found[form]
+        for cache, replies in (("empty", [first]), ("filled", later)):
+            middle = [statistics.median(r[k] for r in replies) for k in ("import_s", "load_s", "first_s")]
+            peak = max(r["memory"]["peak"] for r in replies)
+            rows.append([what, cache, *map(seconds, middle), seconds(sum(middle)), megabytes(peak)])
+    heads = [args.model, "cache", "import", "load", "first answer", "sum", "peak MB"]
+    print(table(heads, rows, left=2))
+    print("  (the PyTorch rows include importing PyTorch and building the module)")
     if args.json:
-        made = {"imports": imports, "model": args.model, "empty": first, "filled": cached}
+        made = {"imports": imports, "model": args.model, "starts": found}
         Path(args.json).write_text(json.dumps(made, indent=1) + "\n")
     return 0
 

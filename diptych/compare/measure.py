@@ -22,7 +22,7 @@ from diptych.compare.subject import Subject
 from diptych.errors import InputError
 from diptych.ir import Array
 
-__all__ = ["Settings", "available_cpus", "compare", "example_inputs"]
+__all__ = ["Settings", "available_cpus", "compare", "example_inputs", "running"]
 
 BASES = ("diptych", "diptych-torch")
 CONVERTED = {"onnx": "model.onnx", "traced": "traced.pt"}  # what a PyTorch model is written to for other engines
@@ -240,7 +240,7 @@ def example_inputs(torch: str, arguments: dict[str, Any] | None = None) -> dict[
     """The example inputs that the factory of a PyTorch model gives, asked for in a process of its own."""
     subject = Subject(torch, {}, torch=torch, arguments=arguments or {})
     with (
-        _running(subject, Settings(threads=1), lambda text: None) as run,
+        running(subject, Settings(threads=1), lambda text: None) as run,
         run.spawn("inputs", sys.executable, "inputs") as process,
     ):
         _, arrays = run.start(process, "torch_inputs", subject.spec(), {})
@@ -281,7 +281,8 @@ def _chosen(subject: Subject, settings: Settings) -> list[Engine]:
 
 
 @contextlib.contextmanager
-def _running(subject: Subject, settings: Settings, say: Callable[[str], None]) -> Iterator[_Run]:
+def running(subject: Subject, settings: Settings, say: Callable[[str], None]) -> Iterator[_Run]:
+    """A comparison's processes and scratch folder; all are gone at the end, however it comes."""
     with tempfile.TemporaryDirectory(prefix="diptych-compare-") as folder:
         run = _Run(subject, settings, say, Path(folder))
         try:
@@ -301,7 +302,7 @@ def compare(
     if settings.rounds < 1 or settings.threads < 1:
         raise InputError("a comparison needs at least one round and one thread")
     chosen = _chosen(subject, settings)
-    with _running(subject, settings, say) as run:
+    with running(subject, settings, say) as run:
         prepared = run.prepare({e.form for e in chosen if e.form in CONVERTED and e.state().present})
         # The source framework first: where there is no float64 referee, it is the yardstick.
         source = "mxnet" if subject.symbol else "torch"
