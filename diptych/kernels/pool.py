@@ -178,10 +178,16 @@ class _Pool:
             with fn.loop(first, stop, name="inside") as o:
                 self.point(o, self.p.lanes, inside=True)
             return
-        vectors = first + (stop - first) // self.p.lanes * self.p.lanes
-        if self.p.lanes > 1 and vectors > first:
-            with fn.loop(first, vectors, self.p.lanes, name="inside") as o:
-                self.point(o, self.p.lanes, inside=True)
+        lanes = self.p.lanes
+        if lanes > 1 and stop - first >= lanes and len(self.kernel.operands) == 2:
+            # The last vector reaches back over columns done already: the same values are written again.
+            with fn.loop(first, stop, lanes, name="inside") as o:
+                self.point(fn.imin(o, stop - lanes), lanes, inside=True)
+            return
+        vectors = first + (stop - first) // lanes * lanes
+        if lanes > 1 and vectors > first:
+            with fn.loop(first, vectors, lanes, name="inside") as o:
+                self.point(o, lanes, inside=True)
             first = vectors
         with fn.loop(first, stop, name="rest") as o:
             self.point(o, 1, inside=True)
