@@ -146,7 +146,7 @@ class _Pass:
         """An operand that broadcasts to the plain `shape`, in a form that broadcasts to the blocked one."""
         own = self.graph.types[v].shape
         rank = len(shape)
-        if len(own) == rank and own[1] != 1:
+        if own == shape or (len(own) == rank and own[1] != 1):
             return self.blocked(v)
         x = self.plain(v)
         if x.type.size == 1:
