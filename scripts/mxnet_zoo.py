@@ -34,6 +34,8 @@ ZOO += ["alexnet", "densenet121", "densenet161", "densenet169", "densenet201", "
         "inceptionv3"]  # fmt: skip
 ZOO += [f"mobilenet{m}" for m in ("1.0", "0.75", "0.5", "0.25")] + [f"mobilenetv2_{m}" for m in ("1.0", "0.75", "0.5", "0.25")]
 
+FUSED = ("resnet18_v1", "squeezenet1.1")  # also kept as MXNet's own backend fuses them
+
 # Graphs without weights: inputs, and the one head to look at ("": all). The last is a training graph with its labels.
 GRAPHS = {
     "arcface_r100": ({"data": (1, 3, 112, 112)}, ""),
@@ -73,6 +75,10 @@ def zoo(out):
             symbol = net(mx.sym.Variable("data"))
         text = json.dumps({k: v for k, v in json.loads(symbol.tojson()).items() if k != "node_row_ptr"})
         (out / f"{name}-symbol.json.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+        if name in FUSED:
+            text = symbol.get_backend_symbol("MKLDNN").tojson()
+            (out / "fused").mkdir(exist_ok=True)
+            (out / "fused" / f"{name}.json.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
         x = draw_input("data", (1, 3, size_of(name), size_of(name)))
         ((output, y),) = outputs_of(symbol, {"data": x}).items()
         golden[name] = y

@@ -51,6 +51,18 @@ def test_model_zoo(name: str) -> None:
         close(source, data(shape), {source.output_names[0]: golden[name]})
 
 
+@pytest.mark.parametrize("name", ["resnet18_v1", "squeezenet1.1"])
+def test_graph_fused_by_mxnets_own_backend(name: str) -> None:
+    """Saved after get_backend_symbol("MKLDNN"): convolutions with their neighbours in subgraphs, the same function."""
+    symbol = read_symbol(gzip.decompress((DATA / f"{name}-symbol.json.gz").read_bytes()))
+    fused = read_symbol(gzip.decompress((DATA / "fused" / f"{name}.json.gz").read_bytes()))
+    assert any(n.op == "_sg_mkldnn_conv" for n in fused.nodes)
+    shape = (1, 3, size_of(name), size_of(name))
+    source = load_source(fused, params=random_params(symbol, {"data": TensorType(shape)}))
+    with np.load(DATA / "zoo.npz") as golden:
+        close(source, data(shape), {source.output_names[0]: golden[name]})
+
+
 def test_the_zoo_is_complete() -> None:
     assert len(NAMES) == 34
 

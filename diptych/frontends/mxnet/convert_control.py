@@ -1,4 +1,4 @@
-"""Control flow with a known number of steps: loops over an axis are unrolled, both branches of a condition computed."""
+"""Operators that hold graphs: loops are unrolled, both branches of a condition computed, fused groups taken apart."""
 
 from __future__ import annotations
 
@@ -68,3 +68,10 @@ def _cond(c: Call) -> Result:
     (predicate,) = branch(0, "cond")
     chosen = c.truth(c.reshape(predicate, ()))
     return tuple(c.g.where(chosen, x, y) for x, y in zip(branch(1, "then"), branch(2, "else")))
+
+
+@converts("_sg_mkldnn_conv", "_sg_mkldnn_fully_connected", "_CachedOp")
+def _group(c: Call) -> Result:
+    if c.attrs.boolean("quantized", False):
+        raise c.fail("it computes in 8-bit integers, which is not supported", "load the float checkpoint of this model")
+    return tuple(inline(c, c.subgraphs[0], c.inputs))

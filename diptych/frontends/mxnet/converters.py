@@ -32,6 +32,6 @@ ADVICE: dict[str, str] = {
     "_sample_multinomial": _RANDOM, "_sample_normal": _RANDOM, "_sample_gamma": _RANDOM, "_sample_uniform": _RANDOM,
     "_random_normal": _RANDOM, "_random_uniform": _RANDOM, "_random_gamma": _RANDOM, "_shuffle": _RANDOM,
     "_contrib_quantize_v2": _INT8, "_contrib_dequantize": _INT8, "_contrib_requantize": _INT8,
-    "_contrib_quantized_pooling": _INT8, "_sg_mkldnn_conv": _INT8, "_sg_mkldnn_fully_connected": _INT8,
+    "_contrib_quantized_pooling": _INT8,
     "_while_loop": "the number of steps depends on the data: unroll the loop when building the symbol",
 }  # fmt: skip
