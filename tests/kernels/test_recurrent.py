@@ -45,7 +45,7 @@ def check(graph: Graph, arrays: list[Array], threads: int = 1, tolerance: float 
     made = made if isinstance(made, tuple) else (made,)
     for got, want in zip(made, expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
