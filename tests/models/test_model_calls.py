@@ -298,7 +298,7 @@ def test_headers_that_lie_are_format_errors(saved: Path, tmp_path: Path, key: st
     "content",
     [b"", b"\0" * 7, b"\0" * 64, b"\xff" * 64, (2**63).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"{}",
      (2).to_bytes(8, "little") + b"[]", (4).to_bytes(8, "little") + b"null", (100_000).to_bytes(8, "little") + b"[" * 100_000,
-     b"PK\3\4" + b"\0" * 100],  # fmt: skip
+     b"PK\3\4" + b"\0" * 100],
 )
 def test_other_files_are_format_errors(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.diptych"
