@@ -50,8 +50,16 @@ def matrices(m: int) -> tuple[Array, Array, Array]:
 
 
 def transform_weights(w: Array, m: int) -> Array:
-    """w[O, C, 3, 3] -> [m + 2, m + 2, O, C], computed in float64 and rounded once."""
+    """w[O, C, 3, 3] -> U[ceil(O / 16), (m + 2)^2, C, 16], computed in float64 and rounded once; missing outputs 0."""
     _, g, _ = matrices(m)
-    o, c = w.shape[:2]
     both = np.kron(g, g)  # [points, 9]: both axes at once, one matrix product
-    return (both @ w.reshape(o * c, 9).T.astype(np.float64)).astype(np.float32).reshape(m + 2, m + 2, o, c)
+    o, c = w.shape[:2]
+    panels = -(-o // 16)
+    out = np.zeros((panels, len(both), c, 16), np.float32)
+    for panel in range(panels):  # a panel at a time stays in cache
+        part = w[16 * panel : 16 * panel + 16]
+        taps = part.reshape(len(part) * c, 9).T.astype(np.float64)
+        # einsum, not @: products this small gain nothing from BLAS threads and lose much to waiting for them.
+        made = np.einsum("pt,tn->pn", both, taps, optimize=False)
+        out[panel, :, :, : len(part)] = made.reshape(len(both), len(part), c).transpose(0, 2, 1)
+    return out

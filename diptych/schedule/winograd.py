@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from diptych.kernels.winograd import WinogradGeometry, make_input_transform, make_products
 from diptych.kernels.winograd_points import transform_weights
 from diptych.ops.base import attributes
 
 if TYPE_CHECKING:
-    from diptych.ir import Graph, Node
+    from diptych.ir import Array, Graph, Node
     from diptych.ir.kernel import Expr
     from diptych.kernels.contract import Side
     from diptych.schedule.context import Context
@@ -75,16 +73,13 @@ def winograd_pads(pads: tuple[tuple[int, int], ...], rows: int, cols: int, m: in
     return (top, bottom + -rows % m), (left, right + -cols % m)
 
 
-def lower_winograd(ctx: Context, x: View, w: np.ndarray, m: int, out: View, expr: Expr,  # type: ignore[type-arg]
+def lower_winograd(ctx: Context, x: View, w: Array, m: int, out: View, expr: Expr,
                    views: list[View], sides: list[Side], out_side: Side) -> None:  # fmt: skip
     """Emit the two kernels; x is padded by `winograd_pads` already."""
-    o, c = w.shape[:2]
+    c = w.shape[1]
     n, panels, rows, cols, _ = out.shape
     g = _geometry(m, rows, cols, c, ctx.target)
-    u = transform_weights(w, m).reshape(g.points, o, c)
-    u = np.pad(u, ((0, 0), (0, panels * PANEL - o), (0, 0)))
-    packed = u.reshape(g.points, panels, PANEL, c).transpose(1, 0, 3, 2)  # [panel][point][c][16]
-    weights = ctx.weights(np.ascontiguousarray(packed).reshape(panels, g.points, c * PANEL))
+    weights = ctx.weights(transform_weights(w, m).reshape(panels, g.points, c * PANEL))
     v = ctx.temp(g.v_shape(n))
     transform = make_input_transform(x.operand, v.operand, g, ctx.target)
     ctx.call(transform, (x, v), fused=("winograd input transform",))
