@@ -10,6 +10,8 @@ import numpy as np
 from diptych.errors import DiptychError, FormatError, UnsupportedError
 from diptych.frontends.mxnet.attributes import Attributes
 from diptych.frontends.mxnet.symbol_aliases import canonical
+from diptych.ir import TensorType
+from diptych.ir.types import numpy_dtype
 from diptych.ops import OPS, Movement
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ DTYPE_NAMES: dict[str, str] = {
     "bool": "bool", "int16": "i16", "uint16": "u16", "uint32": "u32", "uint64": "u64", "bfloat16": "bf16",
 }  # fmt: skip
 _FLAGS = tuple(DTYPE_NAMES.values())
+
+FOLD_LIMIT = 1 << 16  # a moved constant may be this many elements larger than what it is made of
 
 CONVERTERS: dict[str, Converter] = {}
 
@@ -72,11 +76,16 @@ def convert_node(g: Builder, node: SymbolNode, operands: tuple[Value, ...], outp
                 shape=shape, np_shape=np_shape, subgraphs=node.subgraphs)  # fmt: skip
     g.layer = node.name
     try:
-        result = CONVERTERS[node.op](call)
+        with np.errstate(all="ignore"):  # a scalar too large for half precision is inf, as in MXNet
+            result = CONVERTERS[node.op](call)
     except DiptychError as error:
         if node.name in str(error):
             raise
         raise type(error)(f"{node.op} (layer {node.name}): {error}") from error
+    except (IndexError, KeyError, ValueError, ZeroDivisionError, OverflowError, MemoryError) as error:
+        # What a converter takes for granted (a tuple of two, an axis that is there) a damaged file may lack.
+        raise FormatError(f"{node.op} (layer {node.name}): its attributes {node.attrs} do not fit operands "
+                          f"{', '.join(str(x.type) for x in operands)}: {error}") from error  # fmt: skip
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -117,9 +126,10 @@ class Call:
         if isinstance(made, Movement) and op != "broadcast_to" and len(values) == len(xs):
             arrays = [a for a in map(self.g.constant_array, values) if a is not None]
             if arrays and len(arrays) == len(xs):
-                made.infer(*(x.type for x in values))
-                result = cast("Array", made.reference(*arrays))
-                return self.g.constant(np.ascontiguousarray(result), values[0].dtype, self.layer)
+                made_of = made.infer(*(x.type for x in values))
+                if isinstance(made_of, TensorType) and made_of.size <= FOLD_LIMIT + sum(a.size for a in arrays):
+                    result = cast("Array", made.reference(*arrays))
+                    return self.g.constant(np.ascontiguousarray(result), values[0].dtype, self.layer)
         return self.g.ew(op, *xs, **attrs)
 
     def emit_all(self, op: str, *xs: Value, **attrs: object) -> tuple[Value, ...]:
@@ -154,8 +164,6 @@ class Call:
 
     def const(self, array: Array, dtype: str) -> Value:
         """A constant array of the given IR dtype."""
-        from diptych.ir.types import numpy_dtype
-
         if dtype == "bf16":
             return self.g.cast(self.g.constant(array.astype(np.float32)), "bf16")
         return self.g.constant(np.ascontiguousarray(array, numpy_dtype(dtype)), dtype)

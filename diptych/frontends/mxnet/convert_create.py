@@ -74,7 +74,7 @@ def _arange(c: Call) -> Result:
 def _arange_like(c: Call) -> Result:
     axis = c.attrs.optional_integer("axis", None)
     shape = c.x.shape if axis is None else (c.x.shape[c.axis(axis)],)
-    steps = np.arange(prod(shape)) // c.attrs.integer("repeat", 1)
+    steps = np.arange(prod(shape)) // max(c.attrs.integer("repeat", 1), 1)
     return c.const((c.attrs.real("start", 0.0) + c.attrs.real("step", 1.0) * steps).reshape(shape), c.x.dtype)
 
 

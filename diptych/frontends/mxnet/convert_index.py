@@ -86,5 +86,6 @@ def _ravel_multi_index(c: Call) -> Result:
     for i, extent in enumerate(c.attrs.shape("shape")):
         row = c.reshape(c.g.slice_axis(c.x, 0, i, i + 1), c.x.shape[1:])
         total = row if total is None else c.emit("add", c.emit("mul", total, extent), row)
-    assert total is not None
+    if total is None:
+        raise c.fail("shape is empty")
     return total

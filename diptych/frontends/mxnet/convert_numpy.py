@@ -140,6 +140,8 @@ def _identity_matrix(c: Call) -> Result:
 
 @converts("_npi_tril")
 def _tril(c: Call) -> Result:
+    if c.x.rank < 2:
+        raise FormatError(f"{c.op} (layer {c.layer}): {c.x.type} is no matrix")
     keep = np.tril(np.ones(c.x.shape[-2:], bool), c.attrs.integer("k", 0))
     return c.g.where(c.const(keep, "bool"), c.x, c.g.scalar(0, c.x.dtype))
 

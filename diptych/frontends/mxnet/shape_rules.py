@@ -287,5 +287,5 @@ def _svm_output(s: Shapes) -> None:
 def _regression(s: Shapes) -> None:
     s.outs[0] = merged(s.outs[0], s.ins[0])
     data = s.ins[0]
-    if data is not None and s.ins[1] is None:
+    if data is not None and len(s.ins) > 1 and s.ins[1] is None:
         s.put(1, data[:1] if len(data) == 2 and data[1] == 1 else data)
