@@ -22,7 +22,9 @@ MAX_STEPS = 4096  # an unrolled loop past this would make a graph nobody can com
 def inline(c: Call, graph: SymbolGraph, inputs: Sequence[Value]) -> list[Value]:
     """Emit a subgraph with these values for its inputs (in the order in which it lists them); its results."""
     if len(inputs) != len(graph.arg_nodes):
-        raise FormatError(f"{c.op} (layer {c.layer}): a subgraph takes {len(graph.arg_nodes)} inputs, {len(inputs)} given")
+        raise FormatError(
+            f"{c.op} (layer {c.layer}): a subgraph takes {len(graph.arg_nodes)} inputs, {len(inputs)} given"
+        )
     env = {(i, 0): value for i, value in zip(graph.arg_nodes, inputs)}
     for i, node in enumerate(graph.nodes):
         if node.op is None:

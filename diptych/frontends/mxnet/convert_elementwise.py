@@ -174,7 +174,20 @@ for _name, _op in _LOGICAL.items():
 
 # -- renames ------------------------------------------------------------------------------------------------------
 @converts(
-    "_copy", "BlockGrad", "MakeLoss", "make_loss", "_npi_copy", "_np_copy", "LinearRegressionOutput", "MAERegressionOutput", "SVMOutput", "IdentityAttachKLSparseReg", "_copyto", "_identity_with_attr_like_rhs", "cast_storage", "_contrib_gradientmultiplier"
+    "_copy",
+    "BlockGrad",
+    "MakeLoss",
+    "make_loss",
+    "_npi_copy",
+    "_np_copy",
+    "LinearRegressionOutput",
+    "MAERegressionOutput",
+    "SVMOutput",
+    "IdentityAttachKLSparseReg",
+    "_copyto",
+    "_identity_with_attr_like_rhs",
+    "cast_storage",
+    "_contrib_gradientmultiplier",
 )
 def _identity(c: Call) -> Result:
     # Heads that only matter to training (their gradient) mean "the data itself" at inference.

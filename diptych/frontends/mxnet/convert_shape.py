@@ -55,8 +55,9 @@ def reshaped(codes: Sequence[int], shape: Sequence[int], reverse: bool = False) 
                 position += 2
                 extent = shape[source]
                 source += 1
-                first, second = (extent // second if first == -1 else first), (
-                    extent // first if second == -1 else second
+                first, second = (
+                    (extent // second if first == -1 else first),
+                    (extent // first if second == -1 else second),
                 )
                 if first * second != extent:
                     raise FormatError(f"Reshape{tuple(codes)}: {extent} does not split into {first} x {second}")

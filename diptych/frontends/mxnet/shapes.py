@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["LABEL_INPUTS", "Inference", "infer_shapes", "infer_types", "random_params"]
 
 Known = Mapping[str, "TensorType | Sequence[int]"]
-Inferred = tuple[dict[str, tuple[int, ...] | None], dict[str, tuple[int, ...] | None], dict[str, tuple[int, ...] | None]]
+Inferred = tuple[
+    dict[str, tuple[int, ...] | None], dict[str, tuple[int, ...] | None], dict[str, tuple[int, ...] | None]
+]
 
 _MAX_SWEEPS = 50
 
@@ -176,7 +178,9 @@ def infer_shapes(symbol: SymbolGraph, known: Known) -> Inferred:
     return arguments, outputs, states
 
 
-def infer_types(symbol: SymbolGraph, known: Known) -> tuple[dict[str, TensorType], dict[str, TensorType], dict[str, TensorType]]:
+def infer_types(
+    symbol: SymbolGraph, known: Known
+) -> tuple[dict[str, TensorType], dict[str, TensorType], dict[str, TensorType]]:
     """Full types by name of the arguments, the outputs and the auxiliary states; an error names what stays unknown."""
     found = Inference(symbol, known).run()
     index = {symbol.nodes[i].name: (i, 0) for i in symbol.arg_nodes}
@@ -212,5 +216,3 @@ def random_params(symbol: SymbolGraph, input_types: Mapping[str, TensorType], se
         dtype = found.dtype((found._index[name], 0))
         out[name] = draw(name, shape, seed, aux=name in states).astype(numpy_dtype(dtype), copy=False)
     return out
-
-

@@ -43,7 +43,9 @@ def load_source(symbol_file: str | os.PathLike[str] | SymbolGraph, params_file: 
     """
     symbol = symbol_file if isinstance(symbol_file, SymbolGraph) else read_symbol(symbol_file)
     name = "mxnet"
-    if isinstance(symbol_file, os.PathLike) or (isinstance(symbol_file, str) and not symbol_file.lstrip().startswith("{")):
+    if isinstance(symbol_file, os.PathLike) or (
+        isinstance(symbol_file, str) and not symbol_file.lstrip().startswith("{")
+    ):
         name = Path(symbol_file).name.removesuffix(".json").removesuffix("-symbol")
     weights: dict[str, ParamValue] = {}
     if params_file is not None:
@@ -111,7 +113,9 @@ class MxnetSource:
     def _input_types(self, types: Mapping[str, TensorType]) -> tuple[dict[str, TensorType], Inference | None]:
         unknown = sorted(set(types) - set(self.input_names))
         if unknown:
-            raise InputError(f"{self.name} has no input {', '.join(unknown)}; its inputs are {', '.join(self.input_names)}")
+            raise InputError(
+                f"{self.name} has no input {', '.join(unknown)}; its inputs are {', '.join(self.input_names)}"
+            )
         given = dict(types)
         for name in self.input_names:
             stated = self._stated(name)
@@ -133,7 +137,9 @@ class MxnetSource:
                 given[name] = TensorType(shape, self._dtype(name))
         lacking = [n for n in self.input_names if n not in given]
         if lacking:
-            raise InputError(f"{self.name}: give the type of input {', '.join(lacking)}; nothing in the model tells its shape")
+            raise InputError(
+                f"{self.name}: give the type of input {', '.join(lacking)}; nothing in the model tells its shape"
+            )
         return {n: given[n] for n in self.input_names}, inference
 
     def _needs_inference(self) -> bool:
