@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from diptych.schedule.groups import VIEWS
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from diptych.ir import Array, Graph, Node
     from diptych.schedule.groups import Group
@@ -32,7 +33,7 @@ class Buffer:
     kind: str
     nbytes: int
     index: int = -1
-    array: Array | None = None  # of weights
+    make: Callable[[], Array] | None = None  # the content of weights; called once, when the plan is made
     halo: tuple[object, ...] = ()  # of halo buffers: geometry; equal ones can share memory, their borders coincide
 
 
@@ -64,8 +65,8 @@ class Context:
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------
-    def buffer(self, kind: str, nbytes: int, index: int = -1, array: Array | None = None) -> int:
-        self.buffers.append(Buffer(kind, nbytes, index, array))
+    def buffer(self, kind: str, nbytes: int, index: int = -1, make: Callable[[], Array] | None = None) -> int:
+        self.buffers.append(Buffer(kind, nbytes, index, make))
         return len(self.buffers) - 1
 
     def temp(self, shape: tuple[int, ...], dtype: str = "f32") -> View:
@@ -76,9 +77,12 @@ class Context:
 
     def weights(self, array: Array, dtype: str = "f32") -> View:
         """A constant of the compiled model."""
-        array = np.ascontiguousarray(array)
-        return View(self.buffer("weights", array.nbytes, array=array), 0, tuple(array.shape),
-                    contiguous(tuple(array.shape)), dtype)  # fmt: skip
+        return self.packed(tuple(array.shape), lambda: array, dtype)
+
+    def packed(self, shape: tuple[int, ...], make: Callable[[], Array], dtype: str = "f32") -> View:
+        """A constant that is worked out (and its source let go) when the plan is made, several at a time."""
+        nbytes = prod(shape) * itemsize(dtype)
+        return View(self.buffer("weights", nbytes, make=make), 0, shape, contiguous(shape), dtype)
 
     def result(self, value: int) -> View:
         """Where the kernel that makes `value` writes it."""

@@ -139,8 +139,9 @@ def pack_matrix(ctx: Context, b: View | Array, transposed: bool, batch: tuple[in
     if not isinstance(b, View):
         b = b if transposed else np.swapaxes(b, -1, -2)  # [..., n, k]
         own, (n, k) = b.shape[:-2], b.shape[-2:]
-        packed = np.stack([pack_weights(x[:, :, None]) for x in b.reshape(prod(own), n, k)]) if prod(own) else b
-        view = ctx.weights(packed.reshape(*own, -(-n // PANEL), k * PANEL))
+        shape, matrices = (*own, -(-n // PANEL), k * PANEL), b.reshape(prod(own), n, k)
+        view = ctx.packed(shape, lambda: np.stack([pack_weights(x[:, :, None]) for x in matrices]) if len(matrices)
+                          else np.zeros(shape, np.float32))  # fmt: skip
     else:
         if transposed:
             b = b.transpose((*range(len(b.shape) - 2), len(b.shape) - 1, len(b.shape) - 2))
@@ -172,7 +173,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
     x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
     o, c, *kernel = w.shape
     m = ctx.winograd.get(node.outputs[0], 0)
-    pads = winograd_pads(at["pads"], *out.shape[2:4], m) if m else at["pads"]
+    pads = winograd_pads(at["pads"], out.shape[2], out.shape[3], m) if m else at["pads"]
     if any(p != (0, 0) for p in pads):
         x = pad_spatial(ctx, x, pads, plain, ctx.halos.get(node.inputs[0]))
     xs = x.strides[2 : 2 + len(kernel)]
@@ -196,8 +197,11 @@ def lower_conv(ctx: Context, group: Group) -> None:
     if m:
         lower_winograd(ctx, x, w, m, out, expr, views, sides, _conv_side(out, panels))
         return
-    packed = np.stack([pack_weights(g) for g in w.reshape(groups, o // groups, c, len(taps))])
-    weights = ctx.weights(packed)
+    per_panel = c * len(taps) * PANEL
+    weights = ctx.packed(
+        (groups, panels, per_panel),
+        lambda: np.stack([pack_weights(g) for g in w.reshape(groups, o // groups, c, len(taps))]),
+    )
     per_group = 0 if groups == 1 else c // PANEL * x.strides[1]
     row = step[-2] if len(step) > 1 else 0
     x_side = Side((x.strides[0], per_group, *step[:-2]), row, step[-1], 0)
@@ -207,7 +211,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
     blocks, tail = (0, c) if plain else divmod(c, PANEL)
     params = ContractParams(
         (n, groups, *outer), rows, cols, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
-        (0, panels * packed.shape[-1], *(0 for _ in outer)), packed.shape[-1], _conv_side(out, panels), True, expr,
+        (0, panels * per_panel, *(0 for _ in outer)), per_panel, _conv_side(out, panels), True, expr,
         tuple(sides), t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer,
     )  # fmt: skip
     args = [x, weights, *views, out]

@@ -51,7 +51,8 @@ def _halos(ctx: Context, groups: list[Group], made: set[int]) -> None:
             continue
         pads, m = a["pads"], ctx.winograd.get(node.outputs[0], 0)
         if m:
-            pads = winograd_pads(pads, *ctx.graph.types[node.outputs[0]].shape[2:4], m)
+            _, _, rows, cols, _ = ctx.graph.types[node.outputs[0]].shape
+            pads = winograd_pads(pads, rows, cols, m)
         if any(p != (0, 0) for p in pads):
             old = room.get(v, [(0, 0)] * len(a["pads"]))
             room[v] = [(max(o[0], p[0]), max(o[1], p[1])) for o, p in zip(old, pads, strict=True)]

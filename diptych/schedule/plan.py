@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diptych.ir import Array
-    from diptych.schedule.context import Context
+    from diptych.schedule.context import Buffer, Context
 
 __all__ = ["ARENA", "SCRATCH", "WEIGHTS", "Plan", "make_plan"]
 
@@ -77,19 +78,18 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
             where[b] = (ARENA, arena + slot * size)
         arena += len(slots) * size
 
-    blob: list[Array] = []
+    blob: list[tuple[int, Buffer]] = []
     size = 0
     for b, buffer in enumerate(ctx.buffers):
         if buffer.kind == "weights" and b in first:
-            assert buffer.array is not None
             where[b] = (WEIGHTS, size)
-            blob.append(buffer.array)
+            blob.append((size, buffer))
             size += -(-max(buffer.nbytes, 1) // 64) * 64
         elif buffer.kind == "input":
             where[b] = (2 + buffer.index, 0)
         elif buffer.kind == "output":
             where[b] = (2 + len(ctx.graph.inputs) + buffer.index, 0)
-    weights = _blob(blob, allocate(max(size, 64)))
+    weights = _blob(blob, allocate(max(size, 64)), threads)
 
     scratch = -(-max((c.kernel.scratch for c in ctx.calls), default=0) // SCRATCH) * SCRATCH
     kernels: dict[Kernel, int] = {}
@@ -102,11 +102,11 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
         serial = threads == 1 or k.work == 1 or k.cost < SERIAL_NS
         args, reads, writes = [], [], []
         for j, view in enumerate(call.args):
-            buffer, base = where[view.buffer]
-            args.append((buffer, base + view.byte_offset))
+            at, base = where[view.buffer]
+            args.append((at, base + view.byte_offset))
             low, high = view.extent()
             written = j >= len(call.args) - k.outputs
-            (writes if written else reads).append((buffer, base + low, base + high, serial))
+            (writes if written else reads).append((at, base + low, base + high, serial))
         barrier = any(_clash(a, b) for a in writes for b in (*open_reads, *open_writes)) or any(
             _clash(a, b) for a in reads for b in open_writes
         )
@@ -129,10 +129,22 @@ def _clash(a: tuple[int, int, int, bool], b: tuple[int, int, int, bool]) -> bool
     return a[0] == b[0] and a[1] < b[2] and b[1] < a[2] and not (a[3] and b[3])
 
 
-def _blob(arrays: list[Array], out: Array) -> Array:
-    """The constants one after another in `out`, each on its own cache lines."""
-    at = 0
-    for a in arrays:
-        out[at : at + a.nbytes] = np.frombuffer(a, np.uint8) if a.nbytes else np.empty(0, np.uint8)
-        at += -(-max(a.nbytes, 1) // 64) * 64
+def _blob(buffers: list[tuple[int, Buffer]], out: Array, threads: int) -> Array:
+    """The constants one after another in `out`, each on its own cache lines, packed by several threads."""
+
+    def fill(place: tuple[int, Buffer]) -> None:
+        at, buffer = place
+        assert buffer.make is not None
+        made = np.ascontiguousarray(buffer.make())
+        assert made.nbytes == buffer.nbytes, "the packed constant has another size than announced"
+        if made.nbytes:
+            out[at : at + made.nbytes] = made.reshape(-1).view(np.uint8)
+
+    large = [b for b in buffers if b[1].nbytes > 1 << 16]
+    if threads > 1 and len(large) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, sorted(large, key=lambda b: -b[1].nbytes)))
+        buffers = [b for b in buffers if b[1].nbytes <= 1 << 16]
+    for b in buffers:
+        fill(b)
     return out

@@ -79,7 +79,7 @@ def lower_winograd(ctx: Context, x: View, w: Array, m: int, out: View, expr: Exp
     c = w.shape[1]
     n, panels, rows, cols, _ = out.shape
     g = _geometry(m, rows, cols, c, ctx.target)
-    weights = ctx.weights(transform_weights(w, m).reshape(panels, g.points, c * PANEL))
+    weights = ctx.packed((panels, g.points, c * PANEL), lambda: transform_weights(w, m))
     v = ctx.temp(g.v_shape(n))
     transform = make_input_transform(x.operand, v.operand, g, ctx.target)
     ctx.call(transform, (x, v), fused=("winograd input transform",))
