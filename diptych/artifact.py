@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ def _load(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Array
                 t.shape, numpy_dtype(dtype))  # fmt: skip
             tensors[name] = array.reshape(t.shape)
         spans.sort()
-        if any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)):
+        if any(a[1] > b[0] for a, b in pairwise(spans)):
             raise FormatError("tensors overlap")
     except FormatError as e:
         raise FormatError(f"{path}: {e}") from None

@@ -122,7 +122,8 @@ class Model:
 
     def _batches(self, arrays: Sequence[Array]) -> Any:
         """A batch of any size, in pieces of the compiled sizes; a last piece too small is filled up with its own rows."""
-        rows, at, parts = len(arrays[0]), 0, []
+        rows, at = len(arrays[0]), 0
+        parts: list[list[Array]] = []
         sizes = sorted(self._sizes, reverse=True)
         while at < rows or not parts:
             size = next((s for s in sizes if s <= rows - at), sizes[-1])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from diptych.ir.kernel import Kernel
+    from diptych.kernels.contract import ContractParams
     from diptych.model import Model
 
 __all__ = ["StepTime", "flops_of", "profile", "table"]
@@ -35,7 +36,7 @@ def flops_of(kernel: Kernel) -> int:
     """Floating-point operations of a contraction (two per multiply-add); 0 for other kernels."""
     if kernel.kind != "contract":
         return 0
-    p = kernel.params
+    p: ContractParams = kernel.params
     return 2 * prod(p.batch) * p.rows * p.cols * p.n * (p.k_blocks * 16 + p.k_tail) * len(p.taps)
 
 

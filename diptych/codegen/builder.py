@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llvmlite import ir
 
@@ -27,7 +27,7 @@ _REGISTER: dict[str, ir.Type] = {
     "i8": I8, "u8": I8, "i16": I16, "u16": I16, "i32": I32, "u32": I32, "i64": I64, "u64": I64,
 }  # fmt: skip
 
-Index = ir.Value | int
+Index: TypeAlias = ir.Value | int
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def _follow(graph: Graph, node: Node, axes: list[int | None], batch: int) -> lis
     assert not isinstance(op, Composite)
     if isinstance(op, Elementwise):
         found = set()
-        for v, axis, shape in zip(node.inputs, axes, shapes, strict=True):
+        for axis, shape in zip(axes, shapes, strict=True):
             if axis is not None:
                 found.add(axis + len(out) - len(shape))
         if len(found) != 1:

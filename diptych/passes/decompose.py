@@ -23,7 +23,7 @@ def decompose(graph: Graph, keep: Collection[str] = (), also: Collection[str] = 
         return (isinstance(node.op, Composite) or node.op.name in also) and node.op.name not in keep
 
     def visit(g: Builder, node: Node, xs: tuple[Value, ...]) -> Value | tuple[Value, ...] | None:
-        return node.op.decompose(g, *xs) if expands(node) else None  # type: ignore[attr-defined, no-any-return]
+        return node.op.decompose(g, *xs) if expands(node) else None  # type: ignore[attr-defined]
 
     while any(expands(n) for n in graph.nodes):
         graph = rebuild(graph, visit)

@@ -30,7 +30,7 @@ def fold_constants(graph: Graph) -> Graph:
         if sum(t.nbytes for t in types) > sum(x.type.nbytes for x in xs) + _GROWTH:
             return None
         with np.errstate(all="ignore"):
-            result = node.op.reference(*arrays)  # type: ignore[arg-type]
+            result = node.op.reference(*arrays)
         results = result if isinstance(result, tuple) else (result,)
         return [
             g.constant(np.ascontiguousarray(np.asarray(r), dtype=numpy_dtype(t.dtype)).reshape(t.shape), t.dtype)

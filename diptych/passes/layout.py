@@ -92,6 +92,10 @@ class _Pass:
             if result is not None:
                 self.env[node.outputs[0]] = _Both(blocked=result)
                 continue
+            pooled = self.pooled(node)
+            if pooled is not None:
+                self.env[node.outputs[0]] = _Both(plain=pooled)
+                continue
             outs = g.emit_all(node.op, *(self.plain(v) for v in node.inputs))
             for v, out in zip(node.outputs, outs, strict=True):
                 self.env[v] = _Both(plain=out)
@@ -161,6 +165,16 @@ class _Pass:
         if not self.is_blocked(x) or min(a["axes"], default=2) < 2 or not a["keepdims"]:
             return None
         return self.g.emit(node.op, self.blocked(x))
+
+    def pooled(self, node: Node) -> Value | None:
+        """A reduction of all pixels to [N, C]: reduced in blocks, then seen as rows of channels."""
+        if node.op.name not in ("sum", "max", "min") or not self.is_blocked(node.inputs[0]):
+            return None
+        n, c, *spatial = self.graph.types[node.inputs[0]].shape
+        if attributes(node.op) != {"axes": tuple(range(2, 2 + len(spatial))), "keepdims": False}:
+            return None
+        x = self.g.emit(type(node.op)(axes=tuple(range(2, 2 + len(spatial))), keepdims=True), self.blocked(node.inputs[0]))
+        return self.g.slice(self.g.reshape(x, (n, x.shape[1] * BLOCK)), (0, 0), (n, c))
 
     def concat(self, node: Node) -> Value | None:
         types = [self.graph.types[v] for v in node.inputs]

@@ -100,7 +100,9 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
         call = ctx.calls[i]
         k = call.kernel
         serial = threads == 1 or k.work == 1 or k.cost < SERIAL_NS
-        args, reads, writes = [], [], []
+        args: list[tuple[int, int]] = []
+        reads: list[tuple[int, int, int, bool]] = []
+        writes: list[tuple[int, int, int, bool]] = []
         for j, view in enumerate(call.args):
             at, base = where[view.buffer]
             args.append((at, base + view.byte_offset))

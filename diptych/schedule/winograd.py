@@ -38,8 +38,8 @@ class _Cost:
 def choose_winograd(graph: Graph, node: Node, target: Target) -> int:
     """The output tile m of F(m, 3) for a blocked_conv, or 0 when the direct way is faster or the only one."""
     a = attributes(node.op)
-    w, x, out = (graph.types[v] for v in (node.inputs[1], node.inputs[0], node.outputs[0]))
-    plain = (3, 3) == w.shape[2:] and a["strides"] == (1, 1) == a["dilations"]
+    w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
+    plain = w.shape[2:] == (3, 3) and a["strides"] == (1, 1) == a["dilations"]
     if not plain or a["groups"] != 1 or a["plain_input"] or w.shape[1] < 16 or out.rank != 5:
         return 0
     c, o, batch = w.shape[1], out.shape[1] * PANEL, out.shape[0]
