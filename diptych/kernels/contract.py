@@ -174,9 +174,6 @@ class _Emitter:
         def out() -> list[ir.Value]:
             return self.pixels(bases[-1], p.out, pixel, width)
 
-        if self.k_chunks > 1:
-            with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
-                self.masked(is_last, lambda tail: self.reload(tile.acc, out(), tail))
         first = fn.imul(chunk, p.k_chunk)
         if p.k_blocks:
             stop = fn.imin(fn.iadd(first, p.k_chunk), p.k_blocks) if self.k_chunks > 1 else fn.index(p.k_blocks)
@@ -187,6 +184,8 @@ class _Emitter:
             if p.k_tail:
                 skip = p.k_blocks * len(p.taps) * PANEL * PANEL
                 self.multiply([fn.at(a, p.k_blocks * p.x_block) for a in xs], fn.at(w, skip), tile, 0, p.k_tail)
+            if self.k_chunks > 1:
+                self.masked(is_last, lambda tail: self.join(tile.acc, out(), tail))
             sides = (*p.sides, p.out)
             self.masked(is_last, lambda tail: self.store_final(
                 tile.acc, [self.pixels(base, side, pixel, width) for base, side in zip(bases, sides, strict=True)], tail))
@@ -198,6 +197,8 @@ class _Emitter:
                 with then:
                     last_pass()
                 with otherwise:
+                    with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
+                        self.masked(is_last, lambda tail: self.join(tile.acc, out(), tail))
                     self.masked(is_last, lambda tail: self.store_raw(tile.acc, out(), tail))
 
     def masked(self, is_last: ir.Value | None, write: object) -> None:
@@ -271,9 +272,15 @@ class _Emitter:
         name = f"llvm.masked.store.v{self.lanes}f32.p0"
         self.fn.intrinsic(name, ir.VoidType(), [value, address, ir.Constant(I32, 4), mask])
 
-    def reload(self, acc: list, out: list[ir.Value], tail: bool) -> None:  # type: ignore[type-arg]
+    def join(self, acc: list, out: list[ir.Value], tail: bool) -> None:  # type: ignore[type-arg]
+        """Add what the chunks before left in the output.
+
+        Each chunk is summed from zero: going on from the sum so far would round every product at its full size, and
+        cost a deep sum (4608 products of a 3x3 convolution over 512 channels) three to four times the error.
+        """
         for i, q, v, var, mask in self.each(acc, tail):
-            var.set(self.load(self.address(out, self.p.out, i, q, v), mask).ir)
+            before = self.load(self.address(out, self.p.out, i, q, v), mask)
+            var.set(self.fn.b.fadd(before.ir, var.get()))
 
     def store_raw(self, acc: list, out: list[ir.Value], tail: bool) -> None:  # type: ignore[type-arg]
         for i, q, v, var, mask in self.each(acc, tail):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -75,8 +75,8 @@ def refusal(case: Case, target: Target) -> str | None:
     return None
 
 
-def plan_of(graph: Graph, target: Target, threads: int = 1) -> Plan:
-    return compiler.compile_plan(graph, Options(threads=threads), target)
+def plan_of(graph: Graph, target: Target, threads: int = 1, accuracy: Literal["fast", "strict"] = "fast") -> Plan:
+    return compiler.compile_plan(graph, Options(accuracy=accuracy, threads=threads), target)
 
 
 def run(graph: Graph, given: dict[str, Array], target: Target, threads: int = 1) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from compiled import Array, mismatches, run, runnable_targets
 from diptych.ir import TensorType, Value, verify
 from diptych.ops import Builder, Conv, ConvTranspose, MatMul
 from diptych.targets import host
+from diptych.targets.numpy import interpret
 
 # (input [N, C, *S], outputs, kernel, strides, pads, dilations, groups)
 CONVS: list[tuple[tuple[int, ...], int, tuple[int, ...], tuple[int, ...], int, int, int]] = [
@@ -125,6 +126,20 @@ def test_transposed_convolutions(target: Any) -> None:
         w, bias = g.constant(draw(shape[1], o, *kernel)), g.constant(draw(o))
         outs[f"y{i}"] = g.relu(g.emit(op, g.input(f"x{i}", TensorType(shape)), w, bias))
     check(g, outs, given, target, threads=2)
+
+
+def test_deep_sums_are_summed_in_parts(target: Any) -> None:
+    """Rounding errors grow with the square root of a part's length, not of the whole sum's."""
+    x, w = draw(1, 512, 6, 6), draw(32, 512, 3, 3)
+    a, b = draw(8, 6000), draw(6000, 16)
+    g = Builder("deep")
+    conv = g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), g.input("x", TensorType(x.shape)), g.constant(w))
+    product = g.matmul(g.input("a", TensorType(a.shape)), g.constant(b))
+    graph, given = verify(g.finish({"conv": conv, "product": product})), {"x": x, "a": a}
+    exact = interpret(graph, given, precision="f64")
+    for name, y in run(graph, given, target, threads=2).items():
+        error = np.sqrt(np.mean((y - exact[name]) ** 2) / np.mean(exact[name] ** 2))
+        assert error < 6e-7, f"{name}: {error:.1e}; one chain of additions has about 1.4e-6"
 
 
 def test_a_wrong_answer_is_seen() -> None:
