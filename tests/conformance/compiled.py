@@ -79,9 +79,10 @@ def plan_of(graph: Graph, target: Target, threads: int = 1, accuracy: Literal["f
     return compiler.compile_plan(graph, Options(accuracy=accuracy, threads=threads), target)
 
 
-def run(graph: Graph, given: dict[str, Array], target: Target, threads: int = 1) -> dict[str, Array]:
-    """Compile for `target` (this machine's or a lesser one) and call once."""
-    plan = plan_of(graph, target, threads)
+def run(graph: Graph, given: dict[str, Array], target: Target, threads: int = 1,
+        accuracy: Literal["fast", "strict"] = "fast") -> dict[str, Array]:  # fmt: skip
+    """Compile for `target` (this machine's or a lesser one) and call twice."""
+    plan = plan_of(graph, target, threads, accuracy)
     executable = Executable(
         compiler.object_of(plan, target), weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs,
         outputs=plan.outputs, threads=threads, parallel=threads > 1,
