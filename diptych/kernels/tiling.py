@@ -66,7 +66,7 @@ def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps
     # One chunk of packed weights of a panel group stays in L1 beside the pixels that stream past.
     k_blocks = k // PANEL
     block_bytes = group * PANEL * PANEL * 4 * taps
-    k_chunk = max(1, int(0.6 * target.l1) // block_bytes)
+    k_chunk = max(1, int(0.4 * target.l1) // block_bytes)
     if k_chunk < k_blocks:
         k_chunk = -(-k_blocks // -(-k_blocks // k_chunk))  # even chunks
     else:

@@ -25,12 +25,14 @@ from diptych.kernels.winograd_points import matrices
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diptych.codegen.builder import Fn, Index
+    from diptych.codegen.builder import Fn, Index, Var
     from diptych.ir.kernel import Expr
     from diptych.kernels.winograd_points import Array
     from diptych.targets.base import Target
 
 __all__ = ["WinogradGeometry", "make_input_transform", "make_products"]
+
+_CHAIN = 128  # additions in one chain: partial sums of this depth are added up, which rounds less than one long chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +243,11 @@ def emit_products(fn: Fn, kernel: Kernel) -> None:
         panel, block = (a, b) if p.panel_outer else (b, a)
         vs = fn.at(pointers[0], fn.dot([image, block], v.strides[:2]))
         us = fn.at(pointers[1], fn.imul(panel, u.strides[0]))
-        with fn.loop(0, g.points, name="point") as point:
-            vf = fn.at(vs, fn.imul(point, v.strides[2]))
-            uf = fn.at(us, fn.imul(point, u.strides[1]))
+        chunks = next(n for n in range(max(1, g.channels // _CHAIN), 0, -1) if g.channels % n == 0)
+        depth = g.channels // chunks
+        with fn.loop(0, g.points, name="point") as point, fn.loop(0, chunks, name="chunk") as chunk:
+            vf = fn.at(vs, fn.iadd(fn.imul(point, v.strides[2]), fn.imul(chunk, depth)))
+            uf = fn.at(us, fn.iadd(fn.imul(point, u.strides[1]), fn.imul(chunk, depth * PANEL)))
             mf = fn.at(scratch, fn.imul(point, g.per_block * PANEL))
             first = 0
             for width, count in p.tiles:
@@ -252,16 +256,28 @@ def emit_products(fn: Fn, kernel: Kernel) -> None:
                     x0 = fn.at(vf, fn.imul(tile0, v.strides[3]))
                     tile = RegisterTile(fn, width, 1)
                     xs = [fn.at(x0, i * v.strides[3]) for i in range(width)]
-                    tile.accumulate(xs, uf, g.channels, 1, 0)
-                    for i, (row,) in enumerate(tile.acc):
-                        for q, var in enumerate(row):
-                            at = fn.iadd(fn.imul(tile0, PANEL), i * PANEL + q * tile.lanes)
-                            fn.store(Val(var.get(), "f32", tile.lanes), fn.at(mf, at))
+                    tile.accumulate(xs, uf, depth, 1, 0)
+                    to = fn.at(mf, fn.imul(tile0, PANEL))
+                    if chunks > 1:
+                        with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
+                            for at, var in _places(fn, tile, to):
+                                var.set(fn.b.fadd(fn.load(at, "f32", tile.lanes).ir, var.get()))
+                    for at, var in _places(fn, tile, to):
+                        fn.store(Val(var.get(), "f32", tile.lanes), at)
                 first += width * count
         first_tile = fn.imul(block, g.per_block)
         stop = fn.imin(fn.isub(g.tiles, first_tile), g.per_block)
         with fn.loop(0, stop, name="tile") as t:
             _output_tile(fn, kernel, pointers[2:], image, panel, t, fn.iadd(first_tile, t))
+
+
+def _places(fn: Fn, tile: RegisterTile, to: ir.Value) -> list[tuple[ir.Value, Var]]:
+    """Where each accumulator of a tile of one panel goes, and the accumulator."""
+    return [
+        (fn.at(to, i * PANEL + q * tile.lanes), var)
+        for i, (row,) in enumerate(tile.acc)
+        for q, var in enumerate(row)
+    ]
 
 
 def _output_tile(fn: Fn, kernel: Kernel, pointers: Sequence[ir.Value], image: Index, panel: Index, within: ir.Value,
