@@ -78,8 +78,8 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
         raise InputError(f"threads={threads} must be at least 1")
     if dynamic not in (None, "batch"):
         raise InputError(f"dynamic={dynamic!r}: only 'batch' is there so far")
-    source = _source(model, example_inputs)
-    types = _types(source, example_inputs)
+    source = _source(model, example_inputs, dynamic)
+    types = _types(source, None if source is not model and hasattr(source, "flatten_inputs") else example_inputs)
     options = Options(precision, accuracy, threads or _cpu_count())
     return Model(source, types, options, target, batch=dynamic == "batch")
 
@@ -100,21 +100,19 @@ def _cpu_count() -> int:
     return cpu_count()
 
 
-def _source(model: Any, example_inputs: Any) -> Source:
+def _source(model: Any, example_inputs: Any, dynamic: Any) -> Source:
     if isinstance(model, Graph):
         return GraphSource(model)
     if hasattr(model, "graph") and hasattr(model, "input_names") and hasattr(model, "default_types"):
         return model  # type: ignore[no-any-return]
     from diptych.frontends import torch
 
-    return torch.source(model, example_inputs)
+    return torch.source(model, example_inputs, dynamic=dynamic)
 
 
 def _types(source: Source, example_inputs: Any) -> dict[str, TensorType]:
     """Input types from what the user gave, completed by what the model states."""
     stated = source.default_types() or {}
-    if example_inputs is not None and hasattr(source, "flatten_inputs"):
-        return stated  # a torch Source was made from the examples
     given: dict[str, Any] = {}
     if isinstance(example_inputs, Mapping):
         given = dict(example_inputs)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.errors import InputError
+from diptych.errors import DiptychError, InputError
 from diptych.frontends.graph import GraphSource
 from diptych.ir import TensorType, dtype_of, numpy_dtype
 
@@ -47,7 +48,7 @@ class Model:
         self._main = self._for(tuple(types[n] for n in self.input_names))
         self.graph = self._main.graph
         self.output_names: tuple[str, ...] = self.graph.output_names
-        self._structured = hasattr(source, "unflatten_outputs")
+        self._structured = hasattr(source, "unflatten_outputs") and not getattr(source, "is_flat", False)
         self._fast = self._main.call
         self._sizes = self._prepare_batches() if batch else {}
 
@@ -70,12 +71,17 @@ class Model:
 
     # -- calling ----------------------------------------------------------------------------------------------
     def __call__(self, *args: Any, **named: Any) -> Any:
-        if self._structured or named or not args or type(args[0]) is not np.ndarray:
+        if self._structured or named or not args:
             return self._general(args, named)
         try:
-            return self._fast(*args)
-        except InputError:
-            return self._general(args, named)
+            if type(args[0]) is np.ndarray:
+                return self._fast(*args)
+            if _is_torch(args[0]):
+                result = self._fast(*[x.numpy() for x in args])
+                return tuple(map(_torch_back, result)) if type(result) is tuple else _torch_back(result)
+        except (InputError, AttributeError, RuntimeError, TypeError):  # torch's own errors: gradients, devices, dtypes
+            pass
+        return self._general(args, named)
 
     def _general(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
         """Any call: by name, with torch tensors, nested inputs, other shapes."""
@@ -159,12 +165,19 @@ class Model:
         """The compiled form for these arrays; another shape of the same rank and dtype compiles another form."""
         types = []
         for (name, t), a in zip(self.graph.input_types().items(), arrays, strict=True):
-            if dtype_of(a) != t.dtype:
+            if t.dtype == "bf16" and (a.dtype == np.uint16 or a.dtype.name == "bfloat16"):
+                pass  # bit patterns, or ml_dtypes' own type: the call takes both
+            elif dtype_of(a) != t.dtype:
                 raise InputError(f"input {name!r}: dtype {t.dtype} expected, {a.dtype} given; convert it first")
             if a.ndim != len(t.shape):
                 raise InputError(f"input {name!r}: {t} expected, shape {a.shape} given")
             types.append(TensorType(tuple(int(d) for d in a.shape), t.dtype))
-        return self._for(tuple(types))
+        try:
+            return self._for(tuple(types))
+        except DiptychError as e:
+            given = ", ".join(f"{n}: {t}" for n, t in zip(self.input_names, types, strict=True))
+            made = ", ".join(f"{n}: {t}" for n, t in self.graph.input_types().items())
+            raise InputError(f"the model was compiled for {made} and cannot be made for {given}: {e}") from e
 
     @property
     def threads(self) -> int:
@@ -235,6 +248,4 @@ def _to_numpy(name: str, x: Any) -> Array:
 
 
 def _torch_back(x: Array) -> Any:
-    import torch
-
-    return torch.from_numpy(x)
+    return sys.modules["torch"].from_numpy(x)  # there: the caller has just handed us one of its tensors

@@ -167,6 +167,21 @@ class TorchSource:
 
             return pytree.tree_unflatten([torch.as_tensor(x) if hasattr(x, "dtype") else x for x in leaves], spec)
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether calls are plain tensors by position and the result one tensor or a plain tuple (after graph())."""
+        import torch.utils._pytree as pytree
+
+        if self._layout is None or self._last is None or any(leaf.type is None for leaf in self._layout.leaves):
+            return False
+        out_spec, template = self._last
+        args, kwargs = pytree.tree_unflatten(range(len(self._layout.leaves)), self._layout.spec)
+        result = pytree.tree_unflatten(range(len(template)), out_spec)
+        parts = result if type(result) is tuple else (result,)
+        return (
+            not kwargs and all(type(x) is int for x in (*args, *parts)) and all(slot is ... for slot in template)
+        )
+
     # -- the graph --------------------------------------------------------------------------------------------
     def graph(self, types: Mapping[str, TensorType] | None = None) -> Graph:
         """The Graph for exactly these input types (default: those of the example inputs)."""
