@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torchvision_build import torchvision
 
 
 def _check(model: Any, inputs: Any, rtol: float = 1e-4, atol: float = 2e-5, **options: Any) -> Any:
@@ -38,6 +39,12 @@ def _check(model: Any, inputs: Any, rtol: float = 1e-4, atol: float = 2e-5, **op
         else:
             assert x == y
     return src
+
+
+@pytest.fixture(scope="session", autouse=True)
+def importable_torchvision() -> None:
+    """timm imports torchvision: make sure that it can before the first test tries."""
+    torchvision()
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from torchvision_build import torchvision
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -32,6 +34,7 @@ class Lstm(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
 
 def timm_model(name: str, size: int) -> Callable[[], Made]:
     def make() -> Made:
+        torchvision()
         timm = pytest.importorskip("timm", reason="timm is not installed")
         return timm.create_model(name, num_classes=10), (torch.randn(1, 3, size, size),)
 
@@ -40,7 +43,9 @@ def timm_model(name: str, size: int) -> Callable[[], Made]:
 
 def torchvision_model(name: str, size: int) -> Callable[[], Made]:
     def make() -> Made:
-        models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+        if torchvision() is None:
+            pytest.skip("torchvision is not installed")
+        models = importlib.import_module("torchvision.models")
         return getattr(models, name)(num_classes=10), (torch.randn(1, 3, size, size),)
 
     return make
@@ -48,6 +53,7 @@ def torchvision_model(name: str, size: int) -> Callable[[], Made]:
 
 def text_model(kind: str) -> Callable[[], Made]:
     def make() -> Made:
+        torchvision()
         t = pytest.importorskip("transformers", reason="transformers is not installed")
         config, cls = {
             "bert": (t.BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
