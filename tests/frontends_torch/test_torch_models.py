@@ -125,7 +125,13 @@ def test_text_encoders(kind: str, check: Any) -> None:
     assert len([n for n in src.graph().nodes if n.op.name == "attention"]) == 2
 
 
-@pytest.mark.parametrize("cache", [False, True])
+# torch 2.13 loses the empty tensors of a cache that the model makes when it decomposes the exported program.
+caches = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 15), reason="exporting caches needs a later PyTorch"
+)
+
+
+@pytest.mark.parametrize("cache", [False, pytest.param(True, marks=caches)])
 def test_gpt2(cache: bool, check: Any) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
@@ -158,6 +164,7 @@ def source_of_gpt2(model: Any, cache: bool, check: Any) -> Any:
     return src
 
 
+@caches
 @pytest.mark.slow
 def test_gpt2_step_with_a_cache_as_input() -> None:
     transformers = pytest.importorskip("transformers")
