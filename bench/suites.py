@@ -7,6 +7,7 @@ randomised, so that folding them wrongly cannot go unseen.
 from __future__ import annotations
 
 import itertools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,15 @@ def _torchvision() -> Any:
         _torchvision.library = library  # type: ignore[attr-defined]  # the declarations live as long as this does
         import torchvision
     return torchvision
+
+
+def _transformers() -> Any:
+    """transformers; it imports torchvision where that is installed, which may need `_torchvision`'s help."""
+    if importlib.util.find_spec("torchvision") is not None:
+        _torchvision()
+    import transformers
+
+    return transformers
 
 
 def _randomise(module: nn.Module) -> nn.Module:
@@ -115,17 +125,15 @@ class First(nn.Module):
 
 
 def _bert(batch: int) -> Made:
-    from transformers import BertConfig, BertModel
-
-    config = BertConfig(attn_implementation="sdpa")
-    return First(BertModel(config, add_pooling_layer=False)), (_ids(config.vocab_size, batch, 128),)
+    t = _transformers()
+    config = t.BertConfig(attn_implementation="sdpa")
+    return First(t.BertModel(config, add_pooling_layer=False)), (_ids(config.vocab_size, batch, 128),)
 
 
 def _distilbert(batch: int) -> Made:
-    from transformers import DistilBertConfig, DistilBertModel
-
-    config = DistilBertConfig(attn_implementation="sdpa")
-    return First(DistilBertModel(config)), (_ids(config.vocab_size, batch, 128),)
+    t = _transformers()
+    config = t.DistilBertConfig(attn_implementation="sdpa")
+    return First(t.DistilBertModel(config)), (_ids(config.vocab_size, batch, 128),)
 
 
 class Sentence(nn.Module):
