@@ -6,8 +6,8 @@ randomised, so that folding them wrongly cannot go unseen.
 
 from __future__ import annotations
 
-import itertools
 import importlib.util
+import itertools
 from collections.abc import Callable
 from typing import Any
 
