@@ -277,6 +277,7 @@ def test_a_program_exported_in_training_mode_is_refused() -> None:
             source(program).graph()
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch's own, in run_decompositions
 def test_an_exported_program_is_a_model(check: Any) -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten()).eval()
     x = torch.randn(1, 2, 5, 5)
