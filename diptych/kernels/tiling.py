@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Tiling:
     panel_outer: bool
 
 
+@cache
 def pixel_tiles(cols: int, most: int, vectors: int) -> tuple[tuple[int, int], ...]:
     """Cut `cols` pixels into tiles of at most two widths <= `most` with the least time in the registers.
 
