@@ -28,6 +28,19 @@ class Op:
 
         def __init__(self, *args: Any, **attributes: Any) -> None: ...
 
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple([getattr(self, name) for name in getattr(self, "__dataclass_fields__", ())])
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self._fields()))
+
+    def __repr__(self) -> str:
+        names = getattr(self, "__dataclass_fields__", ())
+        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+
     def infer(self, *types: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         """The type rule: result types from operand types; raises TypeRuleError."""
         raise NotImplementedError

@@ -55,11 +55,14 @@ def transform_weights(w: Array, m: int) -> Array:
     both = np.kron(g, g)  # [points, 9]: both axes at once, one matrix product
     o, c = w.shape[:2]
     panels = -(-o // 16)
+    # Products of this size stay on one BLAS thread: waiting for a second one costs many times what it brings.
+    step = (1 << 18) // both.size
     out = np.zeros((panels, len(both), c, 16), np.float32)
     for panel in range(panels):  # a panel at a time stays in cache
         part = w[16 * panel : 16 * panel + 16]
         taps = part.reshape(len(part) * c, 9).T.astype(np.float64)
-        # einsum, not @: products this small gain nothing from BLAS threads and lose much to waiting for them.
-        made = np.einsum("pt,tn->pn", both, taps, optimize=False)
+        made = np.empty((len(both), taps.shape[1]))
+        for at in range(0, taps.shape[1], step):
+            made[:, at : at + step] = both @ taps[:, at : at + step]
         out[panel, :, :, : len(part)] = made.reshape(len(both), len(part), c).transpose(0, 2, 1)
     return out

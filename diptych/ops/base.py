@@ -140,7 +140,8 @@ def _snake(name: str) -> str:
 @dataclass_transform(frozen_default=True)
 def op(cls: C) -> C:
     """Make `cls` a frozen dataclass, check that no rule is missing, and register it under its snake_case name."""
-    cls = dataclass(frozen=True, slots=True)(cls)  # type: ignore[assignment]
+    # Op itself compares, hashes and prints by fields: generating those methods for each class costs every start.
+    cls = dataclass(frozen=True, slots=True, eq=False, repr=False)(cls)  # type: ignore[assignment]
     kinds = [(kind, rules) for kind, rules in _KINDS if issubclass(cls, kind)]
     if len(kinds) != 1:
         raise TypeError(f"{cls.__name__}: an operator is exactly one of {', '.join(k.__name__ for k, _ in _KINDS)}")
