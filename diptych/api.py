@@ -62,7 +62,8 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
     model: a Graph, what `load` returned, a torch.nn.Module or an ExportedProgram.
     example_inputs: a tuple, or a dict by input name, of arrays, shapes (f32) or TensorTypes; may be left out when
         the model states its input types itself.
-    precision: "f32". accuracy: "strict" keeps to plain algorithms (no Winograd).
+    precision: "f32". accuracy: "strict" keeps to direct sums. "fast" also uses Winograd convolution, whose errors are of the same order,
+        but which spreads an infinity or NaN in the input to the 4x4 tile around it.
     threads: workers per call; default: the CPUs this process may use.
     target: "x86-64-v4", "x86-64-v3", "aarch64" or "numpy" (interprets); default: the best of this machine.
     dynamic: "batch" when axis 0 of every input is a batch of independent rows: any batch size is then served
