@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from diptych.ir import verify
 from diptych.passes.affine import fold_affine
 from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
     from diptych.schedule.plan import Plan
     from diptych.targets.base import Target
 
-__all__ = ["ENTRY", "cache_key", "compile_plan", "object_of", "optimize"]
-
-ENTRY = "diptych_run"
+__all__ = ["cache_key", "compile_plan", "object_of", "optimize"]
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
 _WHOLE = frozenset({"batch_norm", "rms_norm"})
@@ -84,8 +81,3 @@ def object_of(plan: Plan, target: Target) -> bytes:
 
     module = emit_program(plan.kernels, plan.steps, plan.scratch_offset, plan.scratch_bytes, target, emit_kernel)
     return object_code(module, target)
-
-
-def verified(graph: Graph) -> Graph:
-    """The verifier, as a stage."""
-    return verify(graph)

@@ -46,9 +46,8 @@ def profile(model: Model, *arrays: Any, rounds: int = 20, threads: int | None = 
     >>> from diptych.profile import profile, table
     >>> print(table(profile(model, x)))  # doctest: +SKIP
     """
-    from diptych import compiler
     from diptych.codegen.object import object_code
-    from diptych.codegen.program import emit_program
+    from diptych.codegen.program import ENTRY, emit_program
     from diptych.kernels.base import emit_kernel
     from diptych.runtime.executable import Executable
     from diptych.targets import host
@@ -65,7 +64,7 @@ def profile(model: Model, *arrays: Any, rounds: int = 20, threads: int | None = 
     code = object_code(module, target)
     n = threads or model.threads
     run = Executable(
-        code, entry=compiler.ENTRY, weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs,
+        code, entry=ENTRY, weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs,
         outputs=(*plan.outputs, ("cycles", TensorType((count + 1,), "i64"))), threads=n, parallel=n > 1,
     )  # fmt: skip
     laps = np.stack([np.diff(run(*arrays)[-1]) for _ in range(rounds + 2)][2:])

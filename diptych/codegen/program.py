@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["ENTRY", "emit_program"]
 
 ENTRY = "diptych_run"
-EmitKernel = "Callable[[ir.Module, Kernel, str, Target], ir.Function]"
 
 
 def emit_program(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offset: int, scratch_bytes: int,

@@ -7,7 +7,7 @@ from typing import Any
 
 from diptych.ir.graph import Op
 
-__all__ = ["Epilogue", "Expr", "Kernel", "Operand", "Step"]
+__all__ = ["Expr", "Kernel", "Operand", "Step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +50,6 @@ class Expr:
         lines = [f"t{i}={op.name}({','.join(names[r] for r in args)})" for i, (op, args) in enumerate(self.steps)]
         assert base <= len(names)
         return "; ".join([*lines, "-> " + ",".join(names[r] for r in self.results)])
-
-
-@dataclass(frozen=True, slots=True)
-class Epilogue:
-    """An Expr applied to a kernel's result before it is stored.
-
-    Register 0 of the Expr is the kernel's own result; registers 1.. are further operands of the kernel, whose
-    shapes are the output's (strides 0 where they broadcast).
-    """
-
-    expr: Expr
-    operands: tuple[int, ...]  # positions in Kernel.operands of registers 1, 2, ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,8 +200,8 @@ def emit_input_transform(fn: Fn, kernel: Kernel) -> None:
     between = [[fn.var(vec) for _ in range(n)] for _ in range(n)]
     blocks = x.shape[1]
     with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
-        image, block, part, within, cb = _split(fn, item, g, blocks)
-        tile = fn.iadd(fn.imul(block, g.per_block), part) if within is None else within
+        image, tile, cb = fn.unravel(item, (0, g.tiles, blocks))
+        block, part = fn.idiv(tile, g.per_block), fn.imod(tile, g.per_block)
         ty, tx = fn.idiv(tile, g.across), fn.imod(tile, g.across)
         at = fn.dot([image, cb, fn.imul(ty, g.m), fn.imul(tx, g.m)], x.strides[:4])
         source = fn.at(fn.args["p0"], at)
@@ -220,13 +220,6 @@ def emit_input_transform(fn: Fn, kernel: Kernel) -> None:
                 row = [Val(var.get(), "f32", lanes) for var in between[i]]
                 for j, value in enumerate(apply(fn, bt, row)):
                     fn.store(value, fn.at(to, fn.iadd(off, (i * n + j) * v.strides[2])))
-
-
-def _split(fn: Fn, item: ir.Value, g: WinogradGeometry, blocks: int,
-           ) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value | None, ir.Value]:  # fmt: skip
-    """(image, block of tiles, tile within it, tile number, channel block) of a work item; channel blocks outside tiles."""
-    image, tile, cb = fn.unravel(item, (0, g.tiles, blocks))
-    return image, fn.idiv(tile, g.per_block), fn.imod(tile, g.per_block), tile, cb
 
 
 @emits("winograd_products")

@@ -12,7 +12,7 @@ from diptych.errors import UnsupportedError
 from diptych.ir.kernel import Expr, Kernel
 from diptych.ir.types import itemsize
 from diptych.kernels.pointwise import make_copy, make_pointwise
-from diptych.ops.base import OPS, attributes
+from diptych.ops.base import attributes
 from diptych.schedule.groups import VIEWS
 from diptych.schedule.views import View, contiguous
 
@@ -183,8 +183,3 @@ class Context:
         place = f" ({node.source})" if node.source else ""
         types = ", ".join(str(self.graph.types[v]) for v in node.inputs)
         return UnsupportedError(f"{node.op.name} {node.name}{place} on {types}: {why}")
-
-
-def scalar_op(name: str) -> object:
-    """An operator without attributes, by name."""
-    return OPS[name]()
