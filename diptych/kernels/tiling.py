@@ -87,5 +87,6 @@ def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps
 
     while not balanced(-(-count // per_block)) and per_block > 4:
         per_block -= 1
+    per_block = -(-count // -(-count // per_block))  # even items: a short last one leaves a thread waiting
     panel_outer = w_bytes > 2 * x_bytes or (x_bytes < target.l2 // 2 and w_bytes > target.l2 // 2)
     return Tiling(tiles, group, per_block, k_chunk, panel_outer)
