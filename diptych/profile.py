@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from diptych.ir.kernel import Kernel
     from diptych.kernels.contract import ContractParams
+    from diptych.kernels.winograd import ProductParams
     from diptych.model import Model
 
 __all__ = ["StepTime", "flops_of", "profile", "table"]
@@ -33,7 +34,14 @@ class StepTime:
 
 
 def flops_of(kernel: Kernel) -> int:
-    """Floating-point operations of a contraction (two per multiply-add); 0 for other kernels."""
+    """Floating-point operations of a contraction or convolution (two per multiply-add); 0 for other kernels.
+
+    Of a Winograd convolution those of the direct sums that it stands for.
+    """
+    if kernel.kind in ("winograd", "winograd_products"):
+        w: ProductParams = kernel.params
+        g = w.geometry
+        return 2 * 9 * g.batch * g.rows * g.cols * g.channels * w.panels * 16
     if kernel.kind != "contract":
         return 0
     p: ContractParams = kernel.params

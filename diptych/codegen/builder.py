@@ -239,6 +239,11 @@ class Fn:
             v = self.b.zext(v, memory_type("bool", value.lanes))
         self.b.store(v, pointer, align=itemsize(value.dtype))
 
+    def prefetch(self, pointer: ir.Value, write: bool = False) -> None:
+        """Ask for a cache line that will be read (or written) soon; any address is allowed."""
+        args = [pointer, *(ir.Constant(I32, x) for x in (int(write), 3, 1))]
+        self.intrinsic("llvm.prefetch.p0", VOID, args)
+
     # -- values -----------------------------------------------------------------------------------------------
     def const(self, x: float | int | bool, dtype: str = "f32", lanes: int = 1) -> Val:
         """A constant of any dtype but bf16, splat over the lanes."""

@@ -27,7 +27,7 @@ def emit_program(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offse
     ctx points to {arena, weights, io, ...}; io to the addresses of inputs, then outputs. Step arguments name buffer
     0 (arena), 1 (weights) or 2.. (io). Thread `ith` of `nth` does its share of each parallel step; serial steps are
     thread 0's; `diptych_barrier(ctx, nth)` lets the threads meet. With `clock`, thread 0 writes its cycle counter to
-    io buffer number `clock` at the start and after every step.
+    io buffer number `clock` when each step begins and when the last one ends.
     """
     module = ir.Module("diptych")
     barrier = ir.Function(module, ir.FunctionType(VOID, [PTR, I64]), "diptych_barrier")
@@ -63,9 +63,9 @@ def emit_program(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offse
     i = 0
     while i < len(steps):
         step = steps[i]
-        tick(i)
         if step.barrier:
             b.call(barrier, [ctx, nth])
+        tick(i)  # after the barrier: waiting for a thread that got more to do counts for the step before
         if not step.serial:
             work = fn.index(kernels[step.kernel].work)
             begin = b.udiv(b.mul(ith, work), nth)

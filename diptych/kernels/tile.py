@@ -19,7 +19,6 @@ PANEL = 16  # output channels of a weight panel, and channels of a block of the 
 # Rank-1 updates per turn of the innermost loop, by bytes of a vector register. Given more of them LLVM moves loads so
 # far up that accumulators spill: with 512 bits one update fills all 32 registers (tests/conformance counts spills).
 _UNROLL = {16: 2, 32: 4, 64: 1}
-PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
 
 
 class RegisterTile:
@@ -35,8 +34,13 @@ class RegisterTile:
             [[fn.var(vec, zero) for _ in range(self.vectors)] for _ in range(panels)] for _ in range(width)
         ]
 
-    def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, x_k: int, w_panel: int) -> None:
-        """`depth` rank-1 updates: pixel i reads xs[i][k * x_k], panel q reads 16 weights at w[q * w_panel + 16 k]."""
+    def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, x_k: int, w_panel: int,
+                   ahead: ir.Value | None = None, ahead_step: int = PANEL) -> None:  # fmt: skip
+        """`depth` rank-1 updates: pixel i reads xs[i][k * x_k], panel q reads 16 weights at w[q * w_panel + 16 k].
+
+        Update k also fetches the `ahead_step` floats at ahead[k * ahead_step], which later tiles will read: so that weights
+        come from memory while there is arithmetic to do, not all at once when their turn has come.
+        """
         fn, unroll = self.fn, _UNROLL.get(self.fn.target.vector_bytes, 4)
         whole = depth - depth % unroll
         if depth <= unroll:
@@ -44,6 +48,9 @@ class RegisterTile:
             return
         with fn.loop(0, whole, unroll, name="k") as k:
             step = fn.imul(k, x_k)
+            if ahead is not None:
+                for i in range(0, unroll * ahead_step, min(ahead_step, PANEL)):
+                    fn.prefetch(fn.at(ahead, fn.iadd(fn.imul(k, ahead_step), i)))
             self._update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), unroll, x_k, w_panel)
         if whole < depth:
             self._update([fn.at(x, whole * x_k) for x in xs], fn.at(w, whole * PANEL), depth - whole, x_k, w_panel)

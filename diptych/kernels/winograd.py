@@ -1,8 +1,11 @@
-"""Winograd convolution F(m x m, 3 x 3) on channel-blocked tensors: an input transform, then products with the output
-transform fused behind them.
+"""Winograd convolution F(m x m, 3 x 3) on channel-blocked tensors.
 
-V[block of tiles][(m+2)^2][tile][channel] = B^T d B;  per block and panel of 16 outputs: M = V * U for each of the
-(m+2)^2 frequencies (tiles are the pixels of a register tile), then y = A^T M A, bias, epilogue, store.
+V[block of tiles][(m+2)^2][tile][channel] = B^T d B;  per block and group of panels of 16 outputs: M = V * U for each of
+the (m+2)^2 points (tiles are the pixels of a register tile), then y = A^T M A, bias, epilogue, store.
+
+Tiles are numbered through the whole batch. Where there are many, one kernel does it all and V is the thread's own, in
+its L2 ("winograd"); where there are few and the weights dominate, V is shared: a transform kernel, then a kernel whose
+items are groups of panels ("winograd_input", "winograd_products").
 """
 
 from __future__ import annotations
@@ -11,35 +14,36 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from llvmlite import ir
-
-from diptych.codegen.builder import Val, register_type
+from diptych.codegen.builder import Val
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel, Operand
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.contract import Side
+from diptych.kernels.nest import expr_cost
 from diptych.kernels.tile import PANEL, RegisterTile
-from diptych.kernels.tiling import pixel_tiles
-from diptych.kernels.winograd_points import matrices
+from diptych.kernels.winograd_transform import transform_input, transform_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llvmlite import ir
+
     from diptych.codegen.builder import Fn, Index, Var
     from diptych.ir.kernel import Expr
-    from diptych.kernels.winograd_points import Array
     from diptych.targets.base import Target
 
-__all__ = ["WinogradGeometry", "make_input_transform", "make_products"]
+__all__ = ["WinogradGeometry", "make_fused", "make_input_transform", "make_products"]
 
 _CHAIN = 128  # additions in one chain: partial sums of this depth are added up, which rounds less than one long chain
+_HEAVY = 12  # an epilogue of more vector operations than this is written once, not for every pixel of a tile
 
 
 @dataclass(frozen=True, slots=True)
 class WinogradGeometry:
-    """How an image is cut: outputs rows x cols in tiles of m x m, `per_block` tiles of a batch entry together."""
+    """How a batch of images is cut: outputs rows x cols in tiles of m x m, `per_block` tiles together."""
 
     m: int
+    batch: int
     rows: int
     cols: int
     channels: int
@@ -50,8 +54,12 @@ class WinogradGeometry:
         return -(-self.cols // self.m)
 
     @property
-    def tiles(self) -> int:
+    def per_image(self) -> int:
         return -(-self.rows // self.m) * self.across
+
+    @property
+    def tiles(self) -> int:
+        return self.batch * self.per_image
 
     @property
     def blocks(self) -> int:
@@ -62,11 +70,19 @@ class WinogradGeometry:
         return (self.m + 2) ** 2
 
     @property
-    def padded_channels(self) -> int:
-        return -(-self.channels // PANEL) * PANEL
+    def chunks(self) -> int:
+        """Parts of the channels that are summed each from zero."""
+        return next(n for n in range(max(1, self.channels // _CHAIN), 0, -1) if self.channels % n == 0)
 
-    def v_shape(self, batch: int) -> tuple[int, ...]:
-        return batch, self.blocks, self.points, self.per_block, self.padded_channels
+    @property
+    def v_row(self) -> int:
+        """Floats from one tile's channels to the next one's. Rows a large power of two apart would share cache sets."""
+        padded = -(-self.channels // PANEL) * PANEL
+        return padded + PANEL if padded % 128 == 0 else padded
+
+    @property
+    def v_shape(self) -> tuple[int, ...]:
+        return self.blocks, self.points, self.per_block, self.v_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +90,6 @@ class TransformParams:
     """Operands: padded blocked x, V."""
 
     geometry: WinogradGeometry
-    batch: int
 
     def __str__(self) -> str:
         g = self.geometry
@@ -83,237 +98,230 @@ class TransformParams:
 
 @dataclass(frozen=True, slots=True)
 class ProductParams:
-    """Operands: V, U, epilogue operands .. (the bias first, if any), out."""
+    """Operands: V (or padded blocked x when fused), U, epilogue operands .. (the bias first, if any), out."""
 
     geometry: WinogradGeometry
-    batch: int
     panels: int
+    group: int  # panels that a register tile takes at once; divides `panels`
     expr: Expr
     sides: tuple[Side, ...]
     out: Side
     tiles: tuple[tuple[int, int], ...]
-    panel_outer: bool
+    prefetch: bool  # weights come from beyond L2
+    fused: bool
+    panel_outer: bool = False  # items of one group are neighbours (its weights stay in cache), else those of one block
 
     def __str__(self) -> str:
         g = self.geometry
-        return f"F({g.m},3) {g.rows}x{g.cols} {g.channels}->{self.panels * PANEL} by {g.per_block} {self.expr}"
+        how = "fused " if self.fused else ""
+        return f"{how}F({g.m},3) {g.batch}x{g.rows}x{g.cols} {g.channels}->{self.panels * PANEL} by {g.per_block}x{self.group} {self.expr}"
 
 
 def make_input_transform(x: Operand, v: Operand, geometry: WinogradGeometry, target: Target) -> Kernel:
-    """x is [N, Cb, rows + pads, cols + pads, 16], with whole tiles readable; v has shape `geometry.v_shape(N)`."""
-    batch, blocks = x.shape[0], x.shape[1]
-    work = batch * geometry.tiles * blocks
+    """x is [N, Cb, rows + pads, cols + pads, 16], with whole tiles readable; v has shape `geometry.v_shape`."""
+    work = geometry.tiles * x.shape[1]
     cost = work * 16 / target.lanes(4) * geometry.points * 1.2
-    return Kernel("winograd_input", TransformParams(geometry, batch), (x, v), 1, work, cost)
+    return Kernel("winograd_input", TransformParams(geometry), (x, v), 1, work, cost)
 
 
-def make_products(v: Operand, u: Operand, extras: Sequence[Operand], out: Operand, geometry: WinogradGeometry,
-                  expr: Expr, sides: Sequence[Side], out_side: Side, panels: int, target: Target) -> Kernel:  # fmt: skip
-    """The products and the output transform; `sides` walk the epilogue operands as in a contraction."""
-    lanes = min(PANEL, target.lanes(4))
-    per_panel = PANEL // lanes
-    most = max(1, (target.registers - per_panel - 1) // per_panel)
-    tiles = pixel_tiles(geometry.per_block, min(most, 28), per_panel)
-    batch = out.shape[0]
-    work = batch * geometry.blocks * panels
-    u_bytes = 4 * prod(u.shape)
-    panel_outer = u_bytes > target.l2 and geometry.blocks <= 4
-    scratch = geometry.points * geometry.per_block * PANEL * 4 + geometry.m**2 * PANEL * 4
-    flops = 2.0 * batch * geometry.blocks * geometry.per_block * geometry.points * geometry.channels * panels * PANEL
-    params = ProductParams(geometry, batch, panels, expr, tuple(sides), out_side, tiles, panel_outer)
-    return Kernel("winograd_products", params, (v, u, *extras, out), 1, work, flops / 60.0, scratch)
+def make_products(v: Operand, u: Operand, extras: Sequence[Operand], out: Operand, geometry: WinogradGeometry, group: int,
+                  expr: Expr, sides: Sequence[Side], out_side: Side, tiles: tuple[tuple[int, int], ...],
+                  prefetch: bool, panel_outer: bool) -> Kernel:  # fmt: skip
+    """The products and the output transform; `sides` walk the epilogue operands as in a contraction.
+
+    u is [panels / group, points, chunks, group, channels / chunks * 16].
+    """
+    panels = u.shape[0] * group
+    params = ProductParams(geometry, panels, group, expr, tuple(sides), out_side, tiles, prefetch, False, panel_outer)
+    work = geometry.blocks * u.shape[0]
+    return Kernel("winograd_products", params, (v, u, *extras, out), 1, work, _nanoseconds(params), 4 * _m_floats(params))
 
 
-# -- transforms ---------------------------------------------------------------------------------------------------
-def apply(fn: Fn, matrix: Array, xs: Sequence[Val]) -> list[Val]:
-    """matrix @ xs on vectors. Rows or columns that differ only in the signs of every other entry share their sums."""
-    rows, cols = matrix.shape
-    out: list[Val | None] = [None] * rows
-    for i in range(rows):
-        if out[i] is not None:
-            continue
-        twin = next((j for j in range(i + 1, rows) if out[j] is None and _mirrored(matrix[i], matrix[j])), None)
-        if twin is None:
-            out[i] = _sum(fn, [(matrix[i, c], xs[c]) for c in range(cols)])
-            continue
-        even = _sum(fn, [(matrix[i, c], xs[c]) for c in range(cols) if matrix[i, c] == matrix[twin, c]])
-        odd = _sum(fn, [(matrix[i, c], xs[c]) for c in range(cols) if matrix[i, c] != matrix[twin, c]])
-        out[i] = Val(fn.b.fadd(even.ir, odd.ir), "f32", even.lanes)
-        out[twin] = Val(fn.b.fsub(even.ir, odd.ir), "f32", even.lanes)
-    return [v for v in out if v is not None]
+def make_fused(x: Operand, u: Operand, extras: Sequence[Operand], out: Operand, geometry: WinogradGeometry, group: int,
+               expr: Expr, sides: Sequence[Side], out_side: Side, tiles: tuple[tuple[int, int], ...],
+               prefetch: bool) -> Kernel:  # fmt: skip
+    """All of it, block of tiles by block of tiles; operands as in `make_input_transform` and `make_products`."""
+    panels = u.shape[0] * group
+    params = ProductParams(geometry, panels, group, expr, tuple(sides), out_side, tiles, prefetch, True)
+    scratch = 4 * (_m_floats(params) + prod(geometry.v_shape[1:]))
+    return Kernel("winograd", params, (x, u, *extras, out), 1, geometry.blocks, _nanoseconds(params), scratch)
 
 
-def _mirrored(a: Array, b: Array) -> bool:
-    """Whether b is a with some (not all, not no) entries negated."""
-    same, flipped = (a == b) & (a != 0), (a == -b) & (a != 0)
-    return bool(((a == b) | (a == -b)).all() and same.any() and flipped.any())
+def _m_floats(p: ProductParams) -> int:
+    """Floats of a block's products in a thread's scratch, and of one transformed tile behind them."""
+    g = p.geometry
+    return g.points * g.per_block * p.group * PANEL + g.m**2 * PANEL
 
 
-def apply_columns(fn: Fn, matrix: Array, xs: Sequence[Val]) -> list[Val]:
-    """matrix @ xs where pairs of columns are mirrored: their sums and differences serve all rows."""
-    rows, cols = matrix.shape
-    terms: list[tuple[Array, Val]] = []
-    done: set[int] = set()
-    for c in range(cols):
-        if c in done:
-            continue
-        twin = next((d for d in range(c + 1, cols) if d not in done and _mirrored(matrix[:, c], matrix[:, d])), None)
-        if twin is None:
-            terms.append((matrix[:, c], xs[c]))
-            continue
-        done.add(twin)
-        same = matrix[:, c] == matrix[:, twin]
-        plus = Val(fn.b.fadd(xs[c].ir, xs[twin].ir), "f32", xs[c].lanes)
-        minus = Val(fn.b.fsub(xs[c].ir, xs[twin].ir), "f32", xs[c].lanes)
-        terms.append((matrix[:, c] * same, plus))
-        terms.append((matrix[:, c] * ~same, minus))
-    return [_sum(fn, [(column[r], x) for column, x in terms]) for r in range(rows)]
-
-
-def _sum(fn: Fn, terms: Sequence[tuple[float, Val]]) -> Val:
-    """The sum of coefficient * value, with plain additions where a coefficient is 1 or -1."""
-    live = sorted(((float(c), x) for c, x in terms if c != 0), key=lambda t: abs(t[0]) != 1.0)
-    (c, total), *rest = live
-    lanes = total.lanes
-    if c != 1.0:
-        total = Val(fn.b.fmul(total.ir, fn.const(c, "f32", lanes).ir), "f32", lanes)
-    for c, x in rest:
-        if c == 1.0:
-            total = Val(fn.b.fadd(total.ir, x.ir), "f32", lanes)
-        elif c == -1.0:
-            total = Val(fn.b.fsub(total.ir, x.ir), "f32", lanes)
-        else:
-            total = fn.fma(x, fn.const(c, "f32", lanes), total)
-    return total
+def _nanoseconds(p: ProductParams) -> float:
+    g = p.geometry
+    return 2.0 * g.tiles * g.points * g.channels * p.panels * PANEL / 60.0
 
 
 @emits("winograd_input")
 def emit_input_transform(fn: Fn, kernel: Kernel) -> None:
-    """One work item: one tile of one block of 16 channels; the inner 16 lanes go in vectors."""
+    """One work item: one tile of one block of 16 channels."""
     p: TransformParams = kernel.params
     g = p.geometry
     x, v = kernel.operands
-    n = g.m + 2
-    lanes = min(PANEL, fn.target.lanes(4))
-    _, _, bt = matrices(g.m)
-    vec = register_type("f32", lanes)
-    between = [[fn.var(vec) for _ in range(n)] for _ in range(n)]
-    blocks = x.shape[1]
     with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
-        image, tile, cb = fn.unravel(item, (0, g.tiles, blocks))
+        tile, cb = fn.unravel(item, (0, x.shape[1]))
         block, part = fn.idiv(tile, g.per_block), fn.imod(tile, g.per_block)
-        ty, tx = fn.idiv(tile, g.across), fn.imod(tile, g.across)
-        at = fn.dot([image, cb, fn.imul(ty, g.m), fn.imul(tx, g.m)], x.strides[:4])
-        source = fn.at(fn.args["p0"], at)
-        channel = fn.imul(cb, PANEL)
-        to = fn.at(fn.args["p1"], fn.dot([image, block, 0, part, channel], v.strides))
-        with fn.loop(0, PANEL // lanes, name="lane") as lane:
-            off = fn.imul(lane, lanes)
-            for j in range(n):
-                column = [
-                    fn.load(fn.at(source, fn.iadd(off, i * x.strides[2] + j * x.strides[3])), "f32", lanes)
-                    for i in range(n)
-                ]
-                for i, value in enumerate(apply(fn, bt, column)):
-                    between[i][j].set(value.ir)
-            for i in range(n):
-                row = [Val(var.get(), "f32", lanes) for var in between[i]]
-                for j, value in enumerate(apply(fn, bt, row)):
-                    fn.store(value, fn.at(to, fn.iadd(off, (i * n + j) * v.strides[2])))
+        to = fn.at(fn.args["p1"], fn.dot([block, 0, part, fn.imul(cb, PANEL)], v.strides))
+        _input_tile(fn, g, x, tile, cb, to, v.strides[1])
+
+
+def _input_tile(fn: Fn, g: WinogradGeometry, x: Operand, tile: Index, cb: Index, to: ir.Value, point: int) -> None:
+    image, within = fn.idiv(tile, g.per_image), fn.imod(tile, g.per_image)
+    ty, tx = fn.idiv(within, g.across), fn.imod(within, g.across)
+    source = fn.at(fn.args["p0"], fn.dot([image, cb, fn.imul(ty, g.m), fn.imul(tx, g.m)], x.strides[:4]))
+    transform_input(fn, g.m, source, x.strides[2], x.strides[3], to, point)
 
 
 @emits("winograd_products")
 def emit_products(fn: Fn, kernel: Kernel) -> None:
-    """One work item: one block of tiles by one panel of outputs."""
+    """One work item: one block of tiles by one group of panels."""
     p: ProductParams = kernel.params
-    g = p.geometry
-    v, u = kernel.operands[:2]
-    pointers = [fn.args[f"p{i}"] for i in range(len(kernel.operands))]
-    scratch = fn.args["scratch"]
-    last_two = (p.panels, g.blocks) if p.panel_outer else (g.blocks, p.panels)
+    v = kernel.operands[0]
+    groups, blocks = p.panels // p.group, p.geometry.blocks
     with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
-        image, a, b = fn.unravel(item, (p.batch, *last_two))
-        panel, block = (a, b) if p.panel_outer else (b, a)
-        vs = fn.at(pointers[0], fn.dot([image, block], v.strides[:2]))
-        us = fn.at(pointers[1], fn.imul(panel, u.strides[0]))
-        chunks = next(n for n in range(max(1, g.channels // _CHAIN), 0, -1) if g.channels % n == 0)
-        depth = g.channels // chunks
-        with fn.loop(0, g.points, name="point") as point, fn.loop(0, chunks, name="chunk") as chunk:
-            vf = fn.at(vs, fn.iadd(fn.imul(point, v.strides[2]), fn.imul(chunk, depth)))
-            uf = fn.at(us, fn.iadd(fn.imul(point, u.strides[1]), fn.imul(chunk, depth * PANEL)))
-            mf = fn.at(scratch, fn.imul(point, g.per_block * PANEL))
-            first = 0
-            for width, count in p.tiles:
-                with fn.loop(0, count, name="rows") as t:
-                    tile0 = fn.iadd(fn.imul(t, width), first)
-                    x0 = fn.at(vf, fn.imul(tile0, v.strides[3]))
-                    tile = RegisterTile(fn, width, 1)
-                    xs = [fn.at(x0, i * v.strides[3]) for i in range(width)]
-                    tile.accumulate(xs, uf, depth, 1, 0)
-                    to = fn.at(mf, fn.imul(tile0, PANEL))
-                    if chunks > 1:
-                        with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
-                            for at, var in _places(fn, tile, to):
-                                var.set(fn.b.fadd(fn.load(at, "f32", tile.lanes).ir, var.get()))
-                    for at, var in _places(fn, tile, to):
-                        fn.store(Val(var.get(), "f32", tile.lanes), at)
-                first += width * count
-        first_tile = fn.imul(block, g.per_block)
-        stop = fn.imin(fn.isub(g.tiles, first_tile), g.per_block)
-        with fn.loop(0, stop, name="tile") as t:
-            _output_tile(fn, kernel, pointers[2:], image, panel, t, fn.iadd(first_tile, t))
+        a, b = fn.unravel(item, (groups, blocks) if p.panel_outer else (blocks, groups))
+        group, block = (a, b) if p.panel_outer else (b, a)
+        _products(fn, kernel, fn.at(fn.args["p0"], fn.imul(block, v.strides[0])), block, group)
 
 
-def _places(fn: Fn, tile: RegisterTile, to: ir.Value) -> list[tuple[ir.Value, Var]]:
-    """Where each accumulator of a tile of one panel goes, and the accumulator."""
-    return [
-        (fn.at(to, i * PANEL + q * tile.lanes), var)
-        for i, (row,) in enumerate(tile.acc)
-        for q, var in enumerate(row)
-    ]
-
-
-def _output_tile(fn: Fn, kernel: Kernel, pointers: Sequence[ir.Value], image: Index, panel: Index, within: ir.Value,
-                 tile: ir.Value) -> None:  # fmt: skip
-    """A^T M A of one tile, then epilogue and store of the pixels that lie in the image."""
+@emits("winograd")
+def emit_fused(fn: Fn, kernel: Kernel) -> None:
+    """One work item: one block of tiles."""
     p: ProductParams = kernel.params
-    g = p.geometry
-    n, m = g.m + 2, g.m
-    at_matrix, _, _ = matrices(m)
-    lanes = min(PANEL, fn.target.lanes(4))
-    vec = register_type("f32", lanes)
-    point = g.per_block * PANEL
-    source = fn.at(fn.args["scratch"], fn.imul(within, PANEL))
-    result = fn.at(fn.args["scratch"], g.points * point)  # m x m pixels of 16 channels
-    between = [[fn.var(vec) for _ in range(n)] for _ in range(m)]
-    with fn.loop(0, PANEL // lanes, name="lane") as lane:
-        off = fn.imul(lane, lanes)
-        for j in range(n):
-            column = [fn.load(fn.at(source, fn.iadd(off, (i * n + j) * point)), "f32", lanes) for i in range(n)]
-            for i, value in enumerate(apply_columns(fn, at_matrix, column)):
-                between[i][j].set(value.ir)
-        for i in range(m):
-            row = [Val(var.get(), "f32", lanes) for var in between[i]]
-            for j, value in enumerate(apply_columns(fn, at_matrix, row)):
-                fn.store(value, fn.at(result, fn.iadd(off, (i * m + j) * PANEL)))
-    ty, tx = fn.idiv(tile, g.across), fn.imod(tile, g.across)
-    y0, x0 = fn.imul(ty, m), fn.imul(tx, m)
-    math = Math(fn)
-    sides = (*p.sides, p.out)
-    bases = [
-        fn.at(pointer, fn.iadd(fn.imul(image, s.batch[0]), fn.imul(panel, s.panel)))
-        for pointer, s in zip(pointers, sides, strict=True)
+    g, x = p.geometry, kernel.operands[0]
+    v = fn.at(fn.args["scratch"], _m_floats(p))
+    point = g.per_block * g.v_row
+    with fn.loop(fn.args["begin"], fn.args["end"], name="block") as block:
+        first = fn.imul(block, g.per_block)
+        stop = fn.imin(fn.isub(g.tiles, first), g.per_block)
+        with fn.loop(0, stop, name="tile") as t, fn.loop(0, x.shape[1], name="cb") as cb:
+            to = fn.at(v, fn.iadd(fn.imul(t, g.v_row), fn.imul(cb, PANEL)))
+            _input_tile(fn, g, x, fn.iadd(first, t), cb, to, point)
+        with fn.loop(0, p.panels // p.group, name="group") as group:
+            _products(fn, kernel, v, block, group)
+
+
+def _products(fn: Fn, kernel: Kernel, v: ir.Value, block: Index, group: Index) -> None:
+    """M = V U of one block and group of panels into the scratch, then the output transform of its tiles."""
+    p: ProductParams = kernel.params
+    g, u = p.geometry, kernel.operands[1]
+    us = fn.at(fn.args["p1"], fn.imul(group, u.strides[0]))
+    writer = _Writer(fn, kernel)
+    first_tile = fn.imul(block, g.per_block)
+    stop = fn.imin(fn.isub(g.tiles, first_tile), g.per_block)
+    chunks = g.chunks
+    depth, row, wide = g.channels // chunks, g.v_row, p.group * PANEL
+    # While the register tiles of one slice of weights are worked out, they fetch the next one, each its part.
+    passes = sum(count for _, count in p.tiles)
+    ahead_step = -(-p.group * PANEL // passes) if p.prefetch else 0
+    with fn.loop(0, g.points, name="point") as point, fn.loop(0, chunks, name="chunk") as chunk:
+        vf = fn.at(v, fn.iadd(fn.imul(point, g.per_block * row), fn.imul(chunk, depth)))
+        uf = fn.at(us, fn.iadd(fn.imul(point, u.strides[1]), fn.imul(chunk, u.strides[2])))
+        mf = fn.at(fn.args["scratch"], fn.imul(point, g.per_block * wide))
+        first, done = 0, 0
+        for width, count in p.tiles:
+            with fn.loop(0, count, name="rows") as t:
+                tile0 = fn.iadd(fn.imul(t, width), first)
+                at = fn.iadd(u.strides[2], fn.imul(fn.iadd(t, done), depth * ahead_step))
+                ahead = fn.at(uf, at) if p.prefetch else None
+                x0 = fn.at(vf, fn.imul(tile0, row))
+                tile = RegisterTile(fn, width, p.group)
+                tile.accumulate([fn.at(x0, i * row) for i in range(width)], uf, depth, 1, u.strides[3], ahead, ahead_step)
+                to = fn.at(mf, fn.imul(tile0, wide))
+                if chunks > 1:
+                    with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
+                        for at, var in _places(fn, tile, to, wide):
+                            var.set(fn.b.fadd(fn.load(at, "f32", tile.lanes).ir, var.get()))
+                for at, var in _places(fn, tile, to, wide):
+                    fn.store(Val(var.get(), "f32", tile.lanes), at)
+            first += width * count
+            done += count
+    with fn.loop(0, stop, name="tile") as t, fn.loop(0, p.group, name="panel") as q:
+        source = fn.at(fn.args["scratch"], fn.iadd(fn.imul(t, wide), fn.imul(q, PANEL)))
+        writer.tile(source, fn.iadd(first_tile, t), fn.iadd(fn.imul(group, p.group), q))
+
+
+def _places(fn: Fn, tile: RegisterTile, to: ir.Value, wide: int) -> list[tuple[ir.Value, Var]]:
+    """Where each accumulator of a register tile goes, and the accumulator."""
+    return [
+        (fn.at(to, i * wide + q * PANEL + v * tile.lanes), var)
+        for i, row in enumerate(tile.acc)
+        for q, panel in enumerate(row)
+        for v, var in enumerate(panel)
     ]
-    with fn.loop(0, fn.imin(fn.isub(g.rows, y0), m), name="y") as y, \
-            fn.loop(0, fn.imin(fn.isub(g.cols, x0), m), name="x") as x:  # fmt: skip
-        pixel = fn.at(result, fn.imul(fn.iadd(fn.imul(y, m), x), PANEL))
-        places = [
-            fn.at(base, fn.iadd(fn.imul(fn.iadd(y0, y), s.row), fn.imul(fn.iadd(x0, x), s.col)))
-            for base, s in zip(bases, sides, strict=True)
+
+
+class _Writer:
+    """The output transform of one tile and panel, then epilogue and stores."""
+
+    def __init__(self, fn: Fn, kernel: Kernel) -> None:
+        self.fn, self.math = fn, Math(fn)
+        self.p: ProductParams = kernel.params
+        self.sides = (*self.p.sides, self.p.out)
+        self.pointers = [fn.args[f"p{i}"] for i in range(2, len(kernel.operands))]
+        self.lanes = min(PANEL, fn.target.lanes(4))
+
+    def _corner(self, tile: Index, panel: Index) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
+        """First row and column of a tile, and where its first pixel lies in every operand."""
+        fn, g = self.fn, self.p.geometry
+        image, within = fn.idiv(tile, g.per_image), fn.imod(tile, g.per_image)
+        y0, x0 = fn.imul(fn.idiv(within, g.across), g.m), fn.imul(fn.imod(within, g.across), g.m)
+        return y0, x0, [
+            fn.at(pointer, fn.dot([image, panel, y0, x0], (s.batch[0], s.panel, s.row, s.col)))
+            for pointer, s in zip(self.pointers, self.sides, strict=True)
         ]
-        for q in range(PANEL // lanes):
-            values = [fn.load(fn.at(pixel, q * lanes), "f32", lanes)]
-            for place, s in zip(places[:-1], p.sides, strict=True):
-                values.append(fn.load(fn.at(place, q * lanes * s.lane), "f32", lanes if s.lane else 1))
-            done = evaluate(math, p.expr, values)[0]
-            fn.store(done, fn.at(places[-1], q * lanes))
+
+    def tile(self, source: ir.Value, tile: Index, panel: Index) -> None:
+        fn, p = self.fn, self.p
+        g, m = p.geometry, p.geometry.m
+        y0, x0, places = self._corner(tile, panel)
+        point = g.per_block * p.group * PANEL
+        whole = g.rows % m == 0 and g.cols % m == 0
+        if expr_cost(p.expr) > _HEAVY:
+            self._by_way_of_memory(source, point, places, y0, x0)
+        elif whole:
+            self._whole(source, point, places)
+        else:
+            inside = fn.b.and_(
+                fn.b.icmp_signed("<=", y0, fn.index(g.rows - m)), fn.b.icmp_signed("<=", x0, fn.index(g.cols - m))
+            )
+            with fn.b.if_else(inside) as (then, otherwise):
+                with then:
+                    self._whole(source, point, places)
+                with otherwise:
+                    self._by_way_of_memory(source, point, places, y0, x0)
+
+    def _whole(self, source: ir.Value, point: int, places: Sequence[ir.Value]) -> None:
+        """A tile that lies in the image wholly: from the registers to where it belongs."""
+
+        def write(i: int, j: int, lane: ir.Value, value: Val) -> None:
+            at = [self.fn.at(a, i * s.row + j * s.col) for a, s in zip(places, self.sides, strict=True)]
+            self._store(value, at, lane)
+
+        transform_output(self.fn, self.p.geometry.m, source, point, write)
+
+    def _by_way_of_memory(self, source: ir.Value, point: int, places: Sequence[ir.Value], y0: Index, x0: Index) -> None:
+        """Only the pixels inside the image, in a loop: also less code for a long epilogue."""
+        fn, g = self.fn, self.p.geometry
+        m = g.m
+        result = fn.at(fn.args["scratch"], g.points * g.per_block * self.p.group * PANEL)
+        transform_output(fn, m, source, point,
+                         lambda i, j, lane, value: fn.store(value, fn.at(result, fn.iadd(lane, (i * m + j) * PANEL))))  # fmt: skip
+        rows, cols = fn.imin(fn.isub(g.rows, y0), m), fn.imin(fn.isub(g.cols, x0), m)
+        with fn.loop(0, rows, name="y") as y, fn.loop(0, cols, name="x") as x:
+            pixel = fn.at(result, fn.imul(fn.iadd(fn.imul(y, m), x), PANEL))
+            at = [fn.at(a, fn.dot([y, x], (s.row, s.col))) for a, s in zip(places, self.sides, strict=True)]
+            for lane in range(0, PANEL, self.lanes):
+                self._store(fn.load(fn.at(pixel, lane), "f32", self.lanes), at, fn.index(lane))
+
+    def _store(self, value: Val, at: Sequence[ir.Value], lane: ir.Value) -> None:
+        fn, values = self.fn, [value]
+        for address, s in zip(at[:-1], self.p.sides, strict=True):
+            values.append(fn.load(fn.at(address, fn.imul(lane, s.lane)), "f32", self.lanes if s.lane else 1))
+        fn.store(evaluate(self.math, self.p.expr, values)[0], fn.at(at[-1], lane))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from diptych.ir import Array, Graph, Node
     from diptych.schedule.groups import Group
+    from diptych.schedule.winograd import WinogradSchedule
     from diptych.targets.base import Target
 
 __all__ = ["Buffer", "Call", "Context"]
@@ -54,13 +55,14 @@ class Context:
     graph: Graph
     target: Target
     strict: bool = False  # keep to plain algorithms
+    threads: int = 1
     buffers: list[Buffer] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     views: dict[int, View] = field(default_factory=dict)
     producer: dict[int, Node] = field(default_factory=dict)
     results: dict[int, View] = field(default_factory=dict)  # graph outputs -> where they must end up
     halos: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # values with a zero border
-    winograd: dict[int, int] = field(default_factory=dict)  # results of convolutions that go the Winograd way: m
+    winograd: dict[int, WinogradSchedule] = field(default_factory=dict)  # results of convolutions that go that way
     placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, start): operands made in place
     group: Group | None = None
 

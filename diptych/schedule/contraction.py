@@ -172,8 +172,8 @@ def lower_conv(ctx: Context, group: Group) -> None:
     groups, plain = at["groups"], at["plain_input"]
     x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
     o, c, *kernel = w.shape
-    m = ctx.winograd.get(node.outputs[0], 0)
-    pads = winograd_pads(at["pads"], out.shape[2], out.shape[3], m) if m else at["pads"]
+    winograd = ctx.winograd.get(node.outputs[0])
+    pads = winograd_pads(at["pads"], out.shape[2], out.shape[3], winograd.geometry.m) if winograd else at["pads"]
     if any(p != (0, 0) for p in pads):
         x = pad_spatial(ctx, x, pads, plain, ctx.halos.get(node.inputs[0]))
     xs = x.strides[2 : 2 + len(kernel)]
@@ -194,8 +194,8 @@ def lower_conv(ctx: Context, group: Group) -> None:
         padded[:o] = bias
         views.insert(0, ctx.weights(padded))
         sides.insert(0, Side((0, panels * PANEL, *(0 for _ in outer)), 0, 0, PANEL, 1))
-    if m:
-        lower_winograd(ctx, x, w, m, out, expr, views, sides, _conv_side(out, panels))
+    if winograd is not None:
+        lower_winograd(ctx, x, w, winograd, out, expr, views, sides, _conv_side(out, panels))
         return
     per_panel = c * len(taps) * PANEL
     weights = ctx.packed(

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["lower"]
 
 
-def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False) -> Context:
-    """All kernel calls of a graph, in order, over buffers whose places are not yet fixed."""
-    ctx = Context(graph, target, strict, producer=graph.producer())
+def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False, threads: int = 1) -> Context:
+    """All kernel calls of a graph, in order, over buffers whose places are not yet fixed; to be run by `threads`."""
+    ctx = Context(graph, target, strict, threads, producer=graph.producer())
     for i, v in enumerate(graph.inputs):
         t = graph.types[v]
         ctx.views[v] = _whole(ctx, "input", i, t.shape, t.dtype, t.nbytes)

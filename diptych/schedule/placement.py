@@ -28,7 +28,9 @@ def place_values(ctx: Context, groups: list[Group]) -> None:
         for group in groups:
             node = group.anchor
             if node is not None and node.op.name == "blocked_conv":
-                ctx.winograd[node.outputs[0]] = choose_winograd(ctx.graph, node, ctx.target)
+                chosen = choose_winograd(ctx.graph, node, ctx.target, ctx.threads)
+                if chosen is not None:
+                    ctx.winograd[node.outputs[0]] = chosen
     _halos(ctx, groups, made)
     _concatenations(ctx, groups, made)
 
@@ -49,10 +51,10 @@ def _halos(ctx: Context, groups: list[Group], made: set[int]) -> None:
         a, v = attributes(node.op), node.inputs[0]
         if a["plain_input"] or is_depthwise(ctx, group) or v not in made or v in ctx.results:
             continue
-        pads, m = a["pads"], ctx.winograd.get(node.outputs[0], 0)
-        if m:
-            _, _, rows, cols, _ = ctx.graph.types[node.outputs[0]].shape
-            pads = winograd_pads(pads, rows, cols, m)
+        pads, chosen = a["pads"], ctx.winograd.get(node.outputs[0])
+        if chosen is not None:
+            g = chosen.geometry
+            pads = winograd_pads(pads, g.rows, g.cols, g.m)
         if any(p != (0, 0) for p in pads):
             old = room.get(v, [(0, 0)] * len(a["pads"]))
             room[v] = [(max(o[0], p[0]), max(o[1], p[1])) for o, p in zip(old, pads, strict=True)]

@@ -1,12 +1,15 @@
-"""Which convolutions go the Winograd way, and how they are lowered."""
+"""Which convolutions go the Winograd way, in which of its forms, and how they are lowered."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
-from diptych.kernels.winograd import WinogradGeometry, make_input_transform, make_products
+from diptych.kernels.tiling import pixel_tiles
+from diptych.kernels.winograd import WinogradGeometry, make_fused, make_input_transform, make_products
 from diptych.kernels.winograd_points import transform_weights
 from diptych.ops.base import attributes
 
@@ -18,53 +21,119 @@ if TYPE_CHECKING:
     from diptych.schedule.views import View
     from diptych.targets.base import Target
 
-__all__ = ["choose_winograd", "lower_winograd", "winograd_pads"]
+__all__ = ["WinogradSchedule", "choose_winograd", "lower_winograd", "winograd_pads"]
 
 PANEL = 16
+# Cycles of one tile of 16 channels in and out, by m: counted from the code, with the loads and stores it waits for.
+_TRANSFORM = {4: (180.0, 130.0), 2: (75.0, 55.0)}
+# Bytes a cycle: DRAM for all threads together, L3 and L2 for each. Cautious figures of a server core.
+_DRAM, _L3, _L2 = 9.0, 12.0, 28.0
+_BARRIER = 2500.0  # cycles that meeting once more costs, the uneven arrival included
+_GAIN = 0.92  # Winograd must be this much better than direct sums to be worth its error
 
 
 @dataclass(frozen=True, slots=True)
-class _Cost:
-    """Cycles of one core, from the shape of the loops; memory in cycles of both cores' shared bandwidth."""
+class WinogradSchedule:
+    """One way to compute a convolution: the tiles, what is computed together, and its estimated cycles."""
 
-    compute: float
-    stream: float
+    geometry: WinogradGeometry
+    group: int
+    tiles: tuple[tuple[int, int], ...]
+    fused: bool
+    panel_outer: bool
+    cycles: float
 
-    @property
-    def total(self) -> float:
-        return max(self.compute, self.stream)
 
-
-def choose_winograd(graph: Graph, node: Node, target: Target) -> int:
-    """The output tile m of F(m, 3) for a blocked_conv, or 0 when the direct way is faster or the only one."""
+def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> WinogradSchedule | None:
+    """How a blocked_conv goes the Winograd way, or None when the direct way is faster or the only one."""
     a = attributes(node.op)
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     plain = w.shape[2:] == (3, 3) and a["strides"] == (1, 1) == a["dilations"]
     if not plain or a["groups"] != 1 or a["plain_input"] or w.shape[1] < 16 or out.rank != 5:
-        return 0
-    c, o, batch = w.shape[1], out.shape[1] * PANEL, out.shape[0]
-    rows, cols = out.shape[2:4]
-    direct = _Cost(9.0 * c * o * rows * cols * batch / target.lanes(4) / 2 / 0.93, 9.0 * c * o * 4 / 6)
-    best, cost = 0, direct.total
-    for m, per_in, per_out in ((4, 105.0, 115.0), (2, 45.0, 45.0)):
-        g = _geometry(m, rows, cols, c, target)
-        tiles = g.tiles * batch
-        vectors = 16 / target.lanes(4)
-        multiply = g.points * g.blocks * g.per_block * batch * c * o / target.lanes(4) / 2 / 0.85
-        transform = tiles * vectors * (c / 16 * per_in + o / 16 * per_out)
-        found = _Cost(multiply + transform, g.points * c * o * 4 / 6).total
-        if found < 0.9 * cost:
-            best, cost = m, found
-    return best
+        return None
+    batch, panels, rows, cols, _ = out.shape
+    best = min(candidates(batch, rows, cols, w.shape[1], panels, target, threads), key=lambda s: s.cycles)
+    direct = batch * rows * cols * 9.0 * w.shape[1] * panels / _fma_per_cycle(target) * (PANEL // _lanes(target)) / 0.95 / threads
+    direct = max(direct, 9.0 * w.shape[1] * panels * PANEL * 4 / _DRAM)
+    return best if best.cycles < _GAIN * direct else None
 
 
-def _geometry(m: int, rows: int, cols: int, channels: int, target: Target) -> WinogradGeometry:
-    """Blocks of tiles whose transformed input fits half of L2, evenly cut."""
-    tiles = -(-rows // m) * -(-cols // m)
-    padded = -(-channels // PANEL) * PANEL
-    most = max(6, target.l2 // 2 // ((m + 2) ** 2 * padded * 4))
-    blocks = -(-tiles // most)
-    return WinogradGeometry(m, rows, cols, channels, -(-tiles // blocks))
+@cache
+def candidates(batch: int, rows: int, cols: int, channels: int, panels: int, target: Target, threads: int) -> tuple[WinogradSchedule, ...]:
+    """Every sensible way for one shape."""
+    found = []
+    per_panel = PANEL // _lanes(target)
+    for m in (4, 2):
+        whole = WinogradGeometry(m, batch, rows, cols, channels, 1)
+        for per_block in _block_sizes(whole.tiles):
+            g = WinogradGeometry(m, batch, rows, cols, channels, per_block)
+            for group in (1, 2, 3, 4):
+                most = (target.registers - per_panel * group - 1) // (per_panel * group)
+                if panels % group or most < 1:
+                    continue
+                tiles = pixel_tiles(per_block, min(most, 28), per_panel * group)
+                if group > 2 * sum(count for _, count in tiles):
+                    continue  # more weights would have to be fetched per update than the core can wait for
+                for fused in (True, False):
+                    for panel_outer in (False,) if fused else (False, True):
+                        s = WinogradSchedule(g, group, tiles, fused, panel_outer, 0.0)
+                        found.append(WinogradSchedule(g, group, tiles, fused, panel_outer, _cycles(s, panels, target, threads)))
+    return tuple(found)
+
+
+def _block_sizes(tiles: int) -> Iterator[int]:
+    """Sizes that cut `tiles` evenly into any number of blocks, largest first."""
+    last = 0
+    for blocks in range(1, tiles + 1):
+        size = -(-tiles // blocks)
+        if size != last and size <= 128:
+            yield size
+        last = size
+        if size <= 4:
+            return
+
+
+def _lanes(target: Target) -> int:
+    return min(PANEL, target.lanes(4))
+
+
+def _fma_per_cycle(target: Target) -> float:
+    return 1.0 if target.vector_bytes >= 64 else 2.0
+
+
+def _cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) -> float:
+    """The estimate, whichever of arithmetic and memory is slower."""
+    g = s.geometry
+    per_panel, rate = PANEL // _lanes(target), _fma_per_cycle(target)
+    groups = panels // s.group
+    # A turn of the inner loop waits for its FMAs, or for the loads of pixels (two a cycle) and weights, or for latency.
+    turn = sum(count * max(w * s.group * per_panel / rate, w / 2 + s.group * per_panel / rate, 5.0) for w, count in s.tiles)
+    stores = 3.0 * -(-g.channels // 128) * g.per_block * s.group * per_panel / rate + 6.0 * sum(c for _, c in s.tiles)
+    products = g.points * (turn * g.channels + stores)  # of one block and group
+    slow = 1.0 if target.vector_bytes >= 64 else 1.3
+    t_in, t_out = (slow * t for t in _TRANSFORM[g.m])
+    cb = -(-g.channels // PANEL)
+    u_bytes = 4.0 * g.points * g.channels * panels * PANEL
+    v_block = 4.0 * g.points * g.per_block * g.v_row
+    m_block = 4.0 * g.points * g.per_block * s.group * PANEL
+    items = g.blocks if s.fused else g.blocks * groups
+    share = -(-items // threads)  # of the busiest thread
+    once = u_bytes / _DRAM  # weights of this layer were evicted by those of the others
+    if s.fused:
+        outside = v_block + m_block > 0.7 * target.l2
+        again = u_bytes / (_L3 if u_bytes + v_block > 0.8 * target.l2 else _L2)
+        block = max(groups * products, again) + 0.35 * min(groups * products, again)
+        block += g.per_block * (cb * t_in + panels * t_out) + (groups * v_block / _L3 if outside else 0.0)
+        return max(share * block, once * (1.0 if threads == 1 else 1.2))  # each thread reads all weights
+    shared_v = g.blocks * v_block
+    item_v = v_block / (_L2 if v_block < 0.5 * target.l2 and not s.panel_outer else _L3)
+    u_group = u_bytes / groups
+    item_u = u_group / (_L2 if s.panel_outer and u_group < 0.5 * target.l2 else _L3)
+    item = max(products, item_v + item_u) + 0.2 * min(products, item_v + item_u) + g.per_block * s.group * t_out
+    if m_block > 0.5 * target.l2:
+        item += 2 * m_block / _L3
+    transform = g.tiles * cb * t_in / threads + 2 * shared_v / _L3 / threads * (shared_v > target.l2 / 2)
+    return max(share * item, once) + 0.15 * min(share * item, once) + transform + _BARRIER
 
 
 def winograd_pads(pads: tuple[tuple[int, int], ...], rows: int, cols: int, m: int) -> tuple[tuple[int, int], ...]:
@@ -73,17 +142,27 @@ def winograd_pads(pads: tuple[tuple[int, int], ...], rows: int, cols: int, m: in
     return (top, bottom + -rows % m), (left, right + -cols % m)
 
 
-def lower_winograd(ctx: Context, x: View, w: Array, m: int, out: View, expr: Expr,
+def lower_winograd(ctx: Context, x: View, w: Array, s: WinogradSchedule, out: View, expr: Expr,
                    views: list[View], sides: list[Side], out_side: Side) -> None:  # fmt: skip
-    """Emit the two kernels; x is padded by `winograd_pads` already."""
-    c = w.shape[1]
-    n, panels, rows, cols, _ = out.shape
-    g = _geometry(m, rows, cols, c, ctx.target)
-    weights = ctx.packed((panels, g.points, c * PANEL), lambda: transform_weights(w, m))
-    v = ctx.temp(g.v_shape(n))
-    transform = make_input_transform(x.operand, v.operand, g, ctx.target)
-    ctx.call(transform, (x, v), fused=("winograd input transform",))
-    products = make_products(v.operand, weights.operand, [e.operand for e in views], out.operand, g, expr, sides,
-                             out_side, panels, ctx.target)  # fmt: skip
+    """Emit the kernels; x is padded by `winograd_pads` already."""
+    g, panels = s.geometry, out.shape[1]
     assert prod(out.shape)
-    ctx.call(products, (v, weights, *views, out))
+    shape = (panels // s.group, g.points, g.chunks, s.group, g.channels // g.chunks * PANEL)
+
+    def make() -> Array:
+        u = transform_weights(w, g.m).reshape(shape[0], s.group, g.points, g.chunks, shape[4])
+        return u.transpose(0, 2, 3, 1, 4)
+
+    weights = ctx.packed(shape, make)
+    prefetch = 4 * prod(shape) > ctx.target.l2 // 2
+    extras = [e.operand for e in views]
+    if s.fused:
+        kernel = make_fused(x.operand, weights.operand, extras, out.operand, g, s.group, expr, sides, out_side, s.tiles,
+                            prefetch)  # fmt: skip
+        ctx.call(kernel, (x, weights, *views, out))
+        return
+    v = ctx.temp(g.v_shape)
+    ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target), (x, v), fused=("winograd input transform",))
+    kernel = make_products(v.operand, weights.operand, extras, out.operand, g, s.group, expr, sides, out_side, s.tiles,
+                           prefetch, s.panel_outer)  # fmt: skip
+    ctx.call(kernel, (v, weights, *views, out))

@@ -10,7 +10,11 @@ from diptych.ir import Graph, TensorType
 from diptych.kernels.winograd_points import POINTS, matrices
 from diptych.ops import Conv
 from diptych.ops.build import Builder
+from diptych.schedule import placement, winograd
+from diptych.targets import host
 from diptych.targets.numpy import interpret
+
+WINOGRAD = {"winograd", "winograd_products"}
 
 
 @pytest.mark.parametrize("m", sorted(POINTS))
@@ -54,8 +58,8 @@ def test_matches_float64(rng: np.random.Generator, n: int, c: int, o: int, h: in
     expected = interpret(graph, inputs, "f64")["y"]
     fast = diptych.compile(graph, threads=threads)
     strict = diptych.compile(graph, threads=threads, accuracy="strict")
-    assert "winograd_products" in _kinds(fast)
-    assert "winograd_products" not in _kinds(strict)
+    assert _kinds(fast) & WINOGRAD
+    assert not _kinds(strict) & WINOGRAD
     rms = np.sqrt(np.mean(expected**2))
     assert np.abs(strict(**inputs) - expected).max() / rms < 4e-6
     assert np.abs(fast(**inputs) - expected).max() / rms < 2e-5
@@ -64,10 +68,52 @@ def test_matches_float64(rng: np.random.Generator, n: int, c: int, o: int, h: in
 
 def test_small_images_with_many_channels_take_the_smaller_tile(rng: np.random.Generator) -> None:
     graph = _conv(rng, 1, 512, 512, 7, 7, ((1, 1), (1, 1)))
-    model = diptych.compile(graph, threads=1)
+    model = diptych.compile(graph, threads=2)
     assert model.plan is not None
-    products = [k for k in model.plan.kernels if k.kind == "winograd_products"]
-    assert [k.params.geometry.m for k in products] == [2]
+    assert [k.params.geometry.m for k in model.plan.kernels if k.kind in ("winograd", "winograd_products")] == [2]
     inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
     expected = interpret(graph, inputs, "f64")["y"]
     assert np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2)) < 2e-5
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("heavy", [True, False], ids=["sigmoid", "relu"])
+def test_every_form_gives_the_same(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, target: str, fused: bool,
+                                   heavy: bool) -> None:  # fmt: skip
+    """All tile sizes, panel groups and orders, with tiles that reach over the border and a last block that is not full."""
+    machine = host.find(target)
+    if not machine.is_host:
+        pytest.skip(f"this machine cannot run {target}")
+    g = Builder("winograd")
+    x = g.input("x", TensorType((3, 40, 13, 10)))
+    weight = (rng.standard_normal((64, 40, 3, 3)) * (9 * 40) ** -0.5).astype(np.float32)
+    bias = rng.standard_normal(64).astype(np.float32)
+    y = g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), g.relu(x), g.constant(weight), g.constant(bias))
+    y = g.add(y, g.input("other", y.type))
+    graph = g.finish({"y": g.mul(y, g.sigmoid(y)) if heavy else g.relu(y)})
+    inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
+    expected = interpret(graph, inputs, "f64")["y"]
+    forms = {}
+    for s in winograd.candidates(3, 13, 10, 40, 4, machine, 2):
+        if s.fused == fused and s.geometry.per_block in (5, 9, 12, 36):
+            forms[s.geometry.m, s.group, s.panel_outer, s.geometry.per_block] = s
+    assert len(forms) >= (6 if target == "x86-64-v4" else 3)
+    for form in forms.values():
+        monkeypatch.setattr(placement, "choose_winograd", lambda *_, form=form: form)
+        model = diptych.compile(graph, threads=2, target=target)
+        assert _kinds(model) & {"winograd" if fused else "winograd_products"}
+        error = np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2))
+        assert error < 1e-5, form
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_weights_from_memory_are_fetched_ahead(rng: np.random.Generator, threads: int) -> None:
+    """The prefetching form reads past the weights' end in the last slice: that must be harmless, and the sums right."""
+    graph = _conv(rng, 1, 256, 256, 14, 14, ((1, 1), (1, 1)))
+    model = diptych.compile(graph, threads=threads)
+    assert model.plan is not None
+    assert any(getattr(k.params, "prefetch", False) for k in model.plan.kernels)
+    inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
+    expected = interpret(graph, inputs, "f64")["y"]
+    assert np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-5

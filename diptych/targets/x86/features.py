@@ -14,8 +14,8 @@ TRIPLE = "x86_64-unknown-linux-gnu"
 
 # level -> (LLVM cpu, extra features, cpuinfo flags it needs, vector bytes, registers)
 LEVELS: dict[str, tuple[str, str, tuple[str, ...], int, int]] = {
-    "x86-64-v4": ("x86-64-v4", "-prefer-256-bit", ("avx512f", "avx512bw", "avx512dq", "avx512vl"), 64, 32),
-    "x86-64-v3": ("x86-64-v3", "", ("avx2", "fma", "f16c"), 32, 16),
+    "x86-64-v4": ("x86-64-v4", "-prefer-256-bit,+prfchw", ("avx512f", "avx512bw", "avx512dq", "avx512vl"), 64, 32),
+    "x86-64-v3": ("x86-64-v3", "+prfchw", ("avx2", "fma", "f16c"), 32, 16),
 }
 
 
