@@ -67,6 +67,7 @@ class ContractParams:
     tiles_per_block: int  # a work item covers this many tiles
     k_chunk: int  # blocks of reduction elements per pass
     panel_outer: bool  # work items of one panel group are neighbours (weights stay in cache), else of one pixel block
+    prefetch: bool = False  # weights come from beyond L2: register tiles fetch the ones to be read next
 
     @property
     def panels(self) -> int:
@@ -93,6 +94,14 @@ class ContractParams:
         shape = "x".join(map(str, (*self.batch, self.rows, self.cols, self.n)))
         k = self.k_blocks * PANEL + self.k_tail
         return f"[{shape}] K={len(self.taps)}x{k} tiles={self.tiles} P={self.panels_per_tile} {self.epilogue}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Weights to fetch while a tile is worked out: addresses, and floats of each per rank-1 update."""
+
+    at: list[ir.Value]
+    step: int
 
 
 class _Emitter:
@@ -146,9 +155,33 @@ class _Emitter:
                 hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
                 with fn.loop(lo, hi, name="tile") as tile:
                     pixel = fn.iadd(fn.imul(fn.isub(tile, start), width), pixel0)
-                    self.tile(x, w, bases, chunk, pixel, width, panels, panel0)
+                    ahead = self.ahead(w, chunk, fn.isub(tile, t0), panels) if p.prefetch else _Ahead([], PANEL)
+                    self.tile(x, w, bases, chunk, pixel, width, panels, panel0, ahead)
                 start += count
                 pixel0 += width * count
+
+    def ahead(self, w: ir.Value, chunk: ir.Value, number: ir.Value, panels: int) -> _Ahead:
+        """What tile `number` of a work item fetches: its part of the weights of the next chunk, or of the next group.
+
+        The tiles take the panels in turn; those of one panel share its weights evenly.
+        """
+        fn, p = self.fn, self.p
+        chunk_floats = p.k_chunk * len(p.taps) * PANEL * PANEL
+        passes = p.tiles_per_block
+        following = fn.at(w, fn.imul(fn.iadd(chunk, 1), chunk_floats))
+        if self.k_chunks > 1:
+            is_last = fn.b.icmp_signed("==", chunk, fn.index(self.k_chunks - 1))
+            following = fn.b.select(is_last, fn.at(w, panels * p.w_panel), following)
+        else:
+            following = fn.at(w, panels * p.w_panel)
+        if passes < panels:  # every tile fetches for several panels
+            each = -(-panels // passes)
+            first = fn.at(following, fn.imul(number, each * p.w_panel))
+            return _Ahead([fn.at(first, q * p.w_panel) for q in range(each)], PANEL)
+        shares = passes // panels
+        step = -(-PANEL // shares)
+        part = fn.imul(fn.idiv(number, panels), -(-chunk_floats // PANEL) * step)
+        return _Ahead([fn.at(following, fn.iadd(fn.imul(fn.imod(number, panels), p.w_panel), part))], step)
 
     def pixels(self, base: ir.Value, side: Side, pixel: ir.Value, width: int) -> list[ir.Value]:
         """Addresses of `width` pixels from number `pixel` on."""
@@ -164,7 +197,7 @@ class _Emitter:
 
     # -- one register tile ----------------------------------------------------------------------------------------
     def tile(self, x: ir.Value, w: ir.Value, bases: list[ir.Value], chunk: ir.Value, pixel: ir.Value,
-             width: int, panels: int, panel0: ir.Value) -> None:  # fmt: skip
+             width: int, panels: int, panel0: ir.Value, ahead: _Ahead) -> None:  # fmt: skip
         fn, p = self.fn, self.p
         xs = self.pixels(x, p.x, pixel, width)
         tile = RegisterTile(fn, width, panels)
@@ -178,12 +211,14 @@ class _Emitter:
         if p.k_blocks:
             stop = fn.imin(fn.iadd(first, p.k_chunk), p.k_blocks) if self.k_chunks > 1 else fn.index(p.k_blocks)
             with fn.loop(first, stop, name="kb") as kb:
-                self.multiply(xs, w, tile, kb, PANEL)
+                at = fn.imul(fn.isub(kb, first), len(p.taps) * PANEL * ahead.step)
+                self.multiply(xs, w, tile, kb, PANEL, _Ahead([fn.at(a, at) for a in ahead.at], ahead.step))
 
         def last_pass() -> None:
             if p.k_tail:
                 skip = p.k_blocks * len(p.taps) * PANEL * PANEL
-                self.multiply([fn.at(a, p.k_blocks * p.x_block) for a in xs], fn.at(w, skip), tile, 0, p.k_tail)
+                self.multiply([fn.at(a, p.k_blocks * p.x_block) for a in xs], fn.at(w, skip), tile, 0, p.k_tail,
+                              _Ahead([], PANEL))
             if self.k_chunks > 1:
                 self.masked(is_last, lambda tail: self.join(tile.acc, out(), tail))
             sides = (*p.sides, p.out)
@@ -213,19 +248,21 @@ class _Emitter:
             with otherwise:
                 write(False)
 
-    def multiply(self, xs: list[ir.Value], w: ir.Value, tile: RegisterTile, kb: Index, depth: int) -> None:
+    def multiply(self, xs: list[ir.Value], w: ir.Value, tile: RegisterTile, kb: Index, depth: int,
+                 ahead: _Ahead) -> None:  # fmt: skip
         """tile += x block * w block, over all taps; `depth` reduction elements."""
         fn, p = self.fn, self.p
         wb = fn.at(w, fn.imul(kb, len(p.taps) * PANEL * PANEL))
         xs = [fn.at(x, fn.imul(kb, p.x_block)) for x in xs]
         if len(p.taps) == 1:
-            tile.accumulate([fn.at(x, p.taps[0]) for x in xs], wb, depth, p.x_k, p.w_panel)
+            tile.accumulate([fn.at(x, p.taps[0]) for x in xs], wb, depth, p.x_k, p.w_panel, ahead.at, ahead.step)
             return
         table = self.table("taps." + fn.function.name, list(p.taps))
         with fn.loop(0, len(p.taps), name="tap") as tap:
             offset = fn.load(fn.at(table, tap, "i64"), "i64").ir
             step = fn.at(wb, fn.imul(tap, depth * PANEL))
-            tile.accumulate([fn.at(x, offset) for x in xs], step, depth, p.x_k, p.w_panel)
+            later = [fn.at(a, fn.imul(tap, depth * ahead.step)) for a in ahead.at]
+            tile.accumulate([fn.at(x, offset) for x in xs], step, depth, p.x_k, p.w_panel, later, ahead.step)
 
     def table(self, name: str, values: list[int]) -> ir.Value:
         """A constant table of offsets in the module, written once."""

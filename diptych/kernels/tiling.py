@@ -23,6 +23,7 @@ class Tiling:
     tiles_per_block: int
     k_chunk: int
     panel_outer: bool
+    prefetch: bool
 
 
 @cache
@@ -68,7 +69,7 @@ def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps
     # One chunk of packed weights of a panel group stays in L1 beside the pixels that stream past.
     k_blocks = k // PANEL
     block_bytes = group * PANEL * PANEL * 4 * taps
-    k_chunk = max(1, int(0.4 * target.l1) // block_bytes)
+    k_chunk = max(1, int(0.8 * target.l1) // block_bytes)
     if k_chunk < k_blocks:
         k_chunk = -(-k_blocks // -(-k_blocks // k_chunk))  # even chunks
     else:
@@ -89,4 +90,6 @@ def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps
         per_block -= 1
     per_block = -(-count // -(-count // per_block))  # even items: a short last one leaves a thread waiting
     panel_outer = w_bytes > 2 * x_bytes or (x_bytes < target.l2 // 2 and w_bytes > target.l2 // 2)
-    return Tiling(tiles, group, per_block, k_chunk, panel_outer)
+    # Few tiles share a chunk of weights from memory: it must come while the chunk before is worked with.
+    prefetch = w_bytes > target.l2 // 2 and per_block <= 64
+    return Tiling(tiles, group, per_block, k_chunk, panel_outer, prefetch)

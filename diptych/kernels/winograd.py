@@ -229,7 +229,7 @@ def _products(fn: Fn, kernel: Kernel, v: ir.Value, block: Index, group: Index) -
             with fn.loop(0, count, name="rows") as t:
                 tile0 = fn.iadd(fn.imul(t, width), first)
                 at = fn.iadd(u.strides[2], fn.imul(fn.iadd(t, done), depth * ahead_step))
-                ahead = fn.at(uf, at) if p.prefetch else None
+                ahead = [fn.at(uf, at)] if p.prefetch else []
                 x0 = fn.at(vf, fn.imul(tile0, row))
                 tile = RegisterTile(fn, width, p.group)
                 tile.accumulate([fn.at(x0, i * row) for i in range(width)], uf, depth, 1, u.strides[3], ahead, ahead_step)

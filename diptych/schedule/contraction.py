@@ -123,7 +123,7 @@ def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr:
         outer, 1, cols, n, k // PANEL, k % PANEL, (0,), side(merged[0], 0), PANEL * sk, sk, tuple(merged[1][:-1]),
         w_panel, side(merged[-1], 1), False, expr,
         tuple(side(m, v.strides[-1]) for m, v in zip(merged[2:-1], views, strict=True)),
-        t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer,
+        t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer, t.prefetch,
     )  # fmt: skip
     args = [a, w, *views, target]
     flops = 2.0 * prod(out.shape) * k
@@ -212,7 +212,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
     params = ContractParams(
         (n, groups, *outer), rows, cols, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
         (0, panels * per_panel, *(0 for _ in outer)), per_panel, _conv_side(out, panels), True, expr,
-        tuple(sides), t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer,
+        tuple(sides), t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer, t.prefetch,
     )  # fmt: skip
     args = [x, weights, *views, out]
     cost = 2.0 * prod(out.shape) * c * len(taps) / _FLOPS_PER_NS
