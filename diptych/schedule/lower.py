@@ -127,8 +127,8 @@ def _concat(ctx: Context, group: Group) -> None:
     assert node is not None
     axis, out = attributes(node.op)["axis"], ctx.result(node.outputs[0])
     at = 0
-    for v in node.inputs:
-        if (node.outputs[0], at) in ctx.placed:
+    for k, v in enumerate(node.inputs):
+        if (node.outputs[0], k) in ctx.placed:
             at += ctx.graph.types[v].shape[axis]
             continue
         x = ctx.view(v)
