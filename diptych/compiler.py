@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from diptych.passes.affine import fold_affine
+from diptych.passes.commute import pool_before_pointwise
 from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
 from diptych.passes.layout import block_channels
@@ -39,6 +40,7 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
         ("fold constants", fold_constants),
         ("simplify", simplify),
         ("fold affine", fold_affine),
+        ("pool before pointwise", pool_before_pointwise),
         ("cse", cse),
     ]
     if options.layout:

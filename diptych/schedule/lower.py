@@ -21,6 +21,7 @@ from diptych.schedule.naive import lower_plain_conv, lower_product
 from diptych.schedule.placement import is_depthwise, place_values
 from diptych.schedule.recurrent import lower_recurrent
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
+from diptych.schedule.staged import lower_staged
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
@@ -105,7 +106,10 @@ def _reduce(ctx: Context, group: Group) -> None:
 
 
 def _conv(ctx: Context, group: Group) -> None:
-    (lower_depthwise if is_depthwise(ctx, group) else lower_conv)(ctx, group)
+    if group.prologue:
+        lower_staged(ctx, group)
+    else:
+        (lower_depthwise if is_depthwise(ctx, group) else lower_conv)(ctx, group)
 
 
 def _pack(ctx: Context, group: Group) -> None:
