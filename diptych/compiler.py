@@ -26,17 +26,17 @@ __all__ = ["cache_key", "compile_plan", "object_of", "optimize"]
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
 _WHOLE = frozenset({"batch_norm", "rms_norm"})
-_ALSO = frozenset({"conv_transpose"})  # no kernel of its own: phases of a convolution
+_ALSO = frozenset({"conv_transpose"})  # outside of blocked regions it has no kernel of its own
 
 
 def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], None] | None = None) -> Graph:
     """All Graph -> Graph passes, in the one order they run in."""
     stages: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("fold constants", fold_constants),
-        ("decompose", lambda g: decompose(g, keep=_WHOLE, also=_ALSO)),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE)),
         ("fold constants", fold_constants),
         ("fold affine", fold_affine),
-        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"}, also=_ALSO)),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"})),
         ("fold constants", fold_constants),
         ("simplify", simplify),
         ("fold affine", fold_affine),
@@ -44,7 +44,13 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
         ("cse", cse),
     ]
     if options.layout:
-        stages += [("channel blocks", block_channels), ("simplify", simplify), ("cse", cse)]
+        stages += [("channel blocks", block_channels)]
+    stages += [
+        ("decompose", lambda g: decompose(g, keep=_WHOLE, also=_ALSO)),
+        ("fold constants", fold_constants),
+        ("simplify", simplify),
+        ("cse", cse),
+    ]
     for name, stage in stages:
         graph = stage(graph)
         if on_stage is not None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.ops.base import Elementwise, attributes
-from diptych.ops.blocked import BLOCK, BlockedAvgPool, BlockedConv, BlockedMaxPool, PackChannels, UnpackChannels
+from diptych.ops.blocked import (
+    BLOCK,
+    BlockedAvgPool,
+    BlockedConv,
+    BlockedConvTranspose,
+    BlockedMaxPool,
+    PackChannels,
+    UnpackChannels,
+)
 from diptych.ops.build import Builder
 from diptych.passes.layout_last import channels_inside, channels_last
 
@@ -150,6 +158,22 @@ class _Pass:
         op = BlockedConv(a["strides"], a["pads"], a["dilations"], groups, plain_input)
         return g.emit(op, x, weight, *bias)
 
+    def conv_transpose(self, node: Node) -> Value | None:
+        types = [self.graph.types[v] for v in node.inputs]
+        arrays = [g_array(self, v) for v in node.inputs[1:]]
+        if types[0].dtype != "f32" or any(a is None for a in arrays):
+            return None
+        if 0 in types[0].shape or 0 in self.graph.types[node.outputs[0]].shape:
+            return None
+        a = attributes(node.op)
+        w, groups = arrays[0], a["groups"]
+        assert w is not None
+        w = np.swapaxes(w.reshape(groups, w.shape[0] // groups, *w.shape[1:]), 1, 2)  # [groups, O/groups, C/groups, *K]
+        w, groups = _merge_groups(np.ascontiguousarray(w).reshape(-1, *w.shape[2:]), groups)
+        bias = [self.plain(v) for v in node.inputs[2:]]
+        op = BlockedConvTranspose(a["strides"], a["pads"], a["dilations"], groups, a["output_padding"])
+        return self.g.emit(op, self.blocked(node.inputs[0]), self.g.constant(w), *bias)
+
     def pool(self, node: Node) -> Value | None:
         if not self.is_blocked(node.inputs[0]):
             return None
@@ -220,7 +244,7 @@ def g_array(p: _Pass, v: int) -> Array | None:
 
 
 def _merge_groups(w: Array, groups: int) -> tuple[Array, int]:
-    """Merge neighbouring groups (zeros off the diagonal) until both channel counts of a group are whole blocks."""
+    """Merge neighbouring groups of w[O, C/groups, *K] (zeros off the diagonal) until both channel counts of a group are whole blocks."""
     o, c = w.shape[0] // groups, w.shape[1]
     merge = next((m for m in range(1, groups) if groups % m == 0 and o * m % BLOCK == 0 and c * m % BLOCK == 0), groups)
     if merge == 1:
@@ -234,6 +258,7 @@ def _merge_groups(w: Array, groups: int) -> tuple[Array, int]:
 
 _RULES: dict[str, Callable[[_Pass, Node], Value | None]] = {
     "conv": _Pass.conv,
+    "conv_transpose": _Pass.conv_transpose,
     "max_pool": _Pass.pool,
     "avg_pool": _Pass.pool,
     "concat": _Pass.concat,

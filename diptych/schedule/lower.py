@@ -22,6 +22,7 @@ from diptych.schedule.placement import is_depthwise, place_values
 from diptych.schedule.recurrent import lower_recurrent
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
 from diptych.schedule.staged import lower_staged
+from diptych.schedule.transposed import lower_transposed
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     "conv": lower_plain_conv,
     **dict.fromkeys(("lstm", "gru", "rnn"), lower_recurrent),
     "blocked_conv": _conv,
+    "blocked_conv_transpose": lower_transposed,
     "pack_channels": _pack,
     "unpack_channels": _unpack,
     "concat": _concat,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from diptych.ir.types import itemsize
 from diptych.ops.base import attributes
+from diptych.schedule.transposed import transposed_pads
 from diptych.schedule.views import View, contiguous
 from diptych.schedule.winograd import choose_winograd, winograd_pads
 
@@ -55,12 +56,18 @@ def _rooms(ctx: Context, groups: list[Group], made: set[int]) -> dict[int, Pads]
     room: dict[int, Pads] = {}
     for group in groups:
         node = group.anchor
-        if node is None or node.op.name != "blocked_conv":
+        if node is None or node.op.name not in ("blocked_conv", "blocked_conv_transpose"):
             continue
         a, v = attributes(node.op), node.inputs[0]
-        if a["plain_input"] or is_depthwise(ctx, group) or v not in made or v in ctx.results:
+        if v not in made or v in ctx.results:
             continue
-        pads, m = a["pads"], ctx.winograd.get(node.outputs[0], 0)
+        if node.op.name == "blocked_conv_transpose":
+            pads = transposed_pads(ctx.graph, node)
+        elif a["plain_input"] or is_depthwise(ctx, group):
+            continue
+        else:
+            pads = a["pads"]
+        m = ctx.winograd.get(node.outputs[0], 0)
         if m:
             _, _, rows, cols, _ = ctx.graph.types[node.outputs[0]].shape
             pads = winograd_pads(pads, rows, cols, m)
