@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from diptych.passes.affine import fold_affine
+from diptych.passes.commute import pool_before_pointwise
 from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
 from diptych.passes.layout import block_channels
@@ -25,24 +26,31 @@ __all__ = ["cache_key", "compile_plan", "object_of", "optimize"]
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
 _WHOLE = frozenset({"batch_norm", "rms_norm"})
-_ALSO = frozenset({"conv_transpose"})  # no kernel of its own: phases of a convolution
+_ALSO = frozenset({"conv_transpose"})  # outside of blocked regions it has no kernel of its own
 
 
 def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], None] | None = None) -> Graph:
     """All Graph -> Graph passes, in the one order they run in."""
     stages: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("fold constants", fold_constants),
-        ("decompose", lambda g: decompose(g, keep=_WHOLE, also=_ALSO)),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE)),
         ("fold constants", fold_constants),
         ("fold affine", fold_affine),
-        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"}, also=_ALSO)),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"})),
         ("fold constants", fold_constants),
         ("simplify", simplify),
         ("fold affine", fold_affine),
+        ("pool before pointwise", pool_before_pointwise),
         ("cse", cse),
     ]
     if options.layout:
-        stages += [("channel blocks", block_channels), ("simplify", simplify), ("cse", cse)]
+        stages += [("channel blocks", block_channels)]
+    stages += [
+        ("decompose", lambda g: decompose(g, keep=_WHOLE, also=_ALSO)),
+        ("fold constants", fold_constants),
+        ("simplify", simplify),
+        ("cse", cse),
+    ]
     for name, stage in stages:
         graph = stage(graph)
         if on_stage is not None:

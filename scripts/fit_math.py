@@ -75,6 +75,26 @@ def table(name: str, what: str, f: Fn, low: float | mpf, high: float | mpf, degr
     print(")\n")
 
 
+def pieces(name: str, what: str, f: Fn, step: mpf, count: int, degree: int, last: mpf) -> None:
+    """Polynomials around the multiples of `step` from 0, and one piece more that is constant: a row per coefficient."""
+    rows, error = [], mpf(0)
+    for i in range(count):
+        p, e = remez(lambda d, i=i: f(i * step + d), -step / 2, step / 2, degree, lambda _: mpf(1))
+        rows.append(p)
+        error = max(error, e)
+    rows.append([last] + [mpf(0)] * degree)
+    print(f"\n# {what} around a = {mp.nstr(step, 4)} i, absolute; degree {degree}, error {mp.nstr(error, 3)}; a column per i")
+    print(f"{name.removesuffix('_F32')}_STEP = {float(step)}")
+    print(f"{name} = (")
+    for k in range(degree + 1):
+        row = [repr(float(p[k]) if abs(p[k]) > mpf("1e-40") else 0.0) for p in rows]  # of an odd function, around 0
+        print("    (")
+        for first in range(0, count + 1, 4):
+            print(f"        {', '.join(row[first : first + 4])},")
+        print("    ),")
+    print(")")
+
+
 def splits(name: str, what: str, value: mpf, bits: tuple[int, ...]) -> None:
     """Print a constant as a sum of pieces of so many bits each; the last piece is rounded to float64."""
     parts, rest = [], value
@@ -148,6 +168,7 @@ def main() -> None:
             what, f = "v = sqrt(-log(1 - x^2)) - 3", lambda v: inverse_erf(v + 3)
             a, b = a - 3, b - 3
         table(f"ERFINV_{name}_F32", f"erfinv(x) / x in {what}, absolute", f, a, b, degree, lambda _: mpf(1))
+    pieces("NORMAL_CDF_F32", "0.5 erf(a / sqrt(2))", lambda a: mp.erf(a / mp.sqrt(2)) / 2, mpf("0.375"), 15, 5, mpf("0.5"))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,28 @@ class Special(ExpLog):
         far = self.sub(one, self._exp_negative(exponent))
         return self.copysign(self.select(self.cmp("lt", a, one), near, far), x)
 
+    def normal_cdf(self, x: Val) -> Val:
+        """The normal distribution (1 + erf(x / sqrt(2))) / 2. f32: absolute error <= 6.5e-8. f64: by the C library's erfc.
+
+        f32: one of 16 polynomials, found by permuting registers; elsewhere by way of erf.
+        """
+        if x.dtype == "f16":
+            return self._half(self.normal_cdf, x)
+        if x.dtype == "f64":
+            return self.mul(self.like(0.5, x), self.lanewise("erfc", self.mul(x, self.like(-math.sqrt(0.5), x))))
+        half = self.like(0.5, x)
+        if not self.has_lookup:
+            return self.fma(self.erf(self.mul(x, self.like(math.sqrt(0.5), x))), half, half)
+        step, magic = tables.NORMAL_CDF_STEP, self.like(1.5 * 2**23, x)
+        a = self.limit_min(self.abs(x), self.like(15 * step, x))  # there and beyond, the last piece: 1/2
+        rounded = self.fma(a, self.like(1 / step, x), magic)
+        d = self.fma(self.sub(rounded, magic), self.like(-step, x), a)
+        index = self.bits(rounded)
+        y = self.lookup(index, tables.NORMAL_CDF_F32[-1])
+        for row in tables.NORMAL_CDF_F32[-2::-1]:
+            y = self.fma(y, d, self.lookup(index, row))
+        return self.add(self.copysign(y, x), half)
+
     def erfinv(self, x: Val) -> Val:
         """The inverse of erf; infinite at -1 and 1, NaN outside. f32: error <= 4 ULP. f64: two steps of Newton on that."""
         if x.dtype == "f16":

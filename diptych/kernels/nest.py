@@ -25,7 +25,7 @@ __all__ = [
 Strides = tuple[int, ...]
 
 # Rough work of an operator in vector instructions, where it is more than one or two.
-_HEAVY = {"exp": 10, "log": 12, "tanh": 14, "sigmoid": 14, "erf": 20, "pow": 40, "sin": 25, "cos": 25, "gelu": 20,
+_HEAVY = {"exp": 10, "log": 12, "tanh": 14, "sigmoid": 14, "erf": 20, "normal_cdf": 14, "pow": 40, "sin": 25, "cos": 25, "gelu": 20,
           "div": 4, "sqrt": 4, "silu": 14, "softplus": 25, "mish": 30, "lgamma": 60, "erfinv": 40}  # fmt: skip
 
 

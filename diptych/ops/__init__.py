@@ -21,7 +21,14 @@ from diptych.ops.adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from diptych.ops.arithmetic import Add, Atan2, Div, FloorDiv, Fmod, Hypot, Maximum, Minimum, Mod, Mul, Pow, Sub
 from diptych.ops.attention import Attention
 from diptych.ops.base import OPS, Arg, Composite, Contraction, Elementwise, Loops, Movement, Reduction, S, Sample, op
-from diptych.ops.blocked import BlockedAvgPool, BlockedConv, BlockedMaxPool, PackChannels, UnpackChannels
+from diptych.ops.blocked import (
+    BlockedAvgPool,
+    BlockedConv,
+    BlockedConvTranspose,
+    BlockedMaxPool,
+    PackChannels,
+    UnpackChannels,
+)
 from diptych.ops.build import Builder
 from diptych.ops.cast import Cast
 from diptych.ops.conv import Conv, ConvTranspose
@@ -125,6 +132,7 @@ __all__ = [
     "BitwiseXor",
     "BlockedAvgPool",
     "BlockedConv",
+    "BlockedConvTranspose",
     "BlockedMaxPool",
     "BoxNms",
     "BroadcastTo",

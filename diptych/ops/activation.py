@@ -151,10 +151,9 @@ class Gelu(_Activation):
 
     def decompose(self, g: Builder, x: Value) -> Value:
         if self.approximate == "none":
-            phi = g.ew("erf", g.mul(x, math.sqrt(0.5)))
-        else:
-            cubed = g.add(g.mul(g.mul(x, x), math.sqrt(2 / math.pi) * 0.044715), math.sqrt(2 / math.pi))
-            phi = g.tanh(g.mul(x, cubed))
+            return g.mul(x, g.ew("normal_cdf", x))
+        cubed = g.add(g.mul(g.mul(x, x), math.sqrt(2 / math.pi) * 0.044715), math.sqrt(2 / math.pi))
+        phi = g.tanh(g.mul(x, cubed))
         return g.mul(g.mul(x, 0.5), g.add(phi, 1))
 
 

@@ -10,10 +10,12 @@ import numpy as np
 from diptych.errors import TypeRuleError
 from diptych.ir import Array, TensorType
 from diptych.ops.base import Contraction, Loops, Movement, S, op
-from diptych.ops.conv import Conv
+from diptych.ops.conv import Conv, ConvTranspose
 from diptych.ops.pool import AvgPool, MaxPool
 
-__all__ = ["BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedMaxPool", "PackChannels", "UnpackChannels"]
+__all__ = [
+    "BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedConvTranspose", "BlockedMaxPool", "PackChannels", "UnpackChannels",
+]  # fmt: skip
 
 BLOCK = 16
 Pads = tuple[tuple[int, int], ...]
@@ -97,6 +99,41 @@ class BlockedConv(Contraction):
     def reference(self, x: Array, w: Array, bias: Array | None = None) -> Array:
         plain = x if self.plain_input else _unpack(x, w.shape[1] * self.groups)
         return _pack(np.asarray(self._conv().reference(plain, w, *(() if bias is None else (bias,)))))
+
+
+@op
+class BlockedConvTranspose(Contraction):
+    """Transposed convolution of a blocked tensor with constant weights laid out as a convolution's: w[O, C/groups, *K]."""
+
+    strides: tuple[int, ...]
+    pads: Pads
+    dilations: tuple[int, ...]
+    groups: int = 1
+    output_padding: tuple[int, ...] = ()
+
+    samples = (
+        S((1, 2, 4, 5, 16), (20, 32, 2, 2), (20,), strides=(2, 2), pads=((0, 0), (0, 0)), dilations=(1, 1)),
+        S((1, 2, 4, 5, 16), (16, 32, 3, 3), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1), output_padding=(1, 1)),
+    )
+
+    def plain(self) -> ConvTranspose:
+        """The operator on the plain layout."""
+        return ConvTranspose(self.strides, self.pads, self.dilations, self.groups, self.output_padding)
+
+    def _weight(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        o, c, *kernel = shape
+        return (c * self.groups, o // self.groups, *kernel)
+
+    def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
+        plain = _unpacked(x, w.shape[1] * self.groups)
+        rest = () if bias is None else (bias,)
+        return _packed(self.plain().infer(plain, w.with_shape(self._weight(w.shape)), *rest))
+
+    def reference(self, x: Array, w: Array, bias: Array | None = None) -> Array:
+        per_group = w.reshape(self.groups, w.shape[0] // self.groups, *w.shape[1:])
+        weight = np.swapaxes(per_group, 1, 2).reshape(self._weight(w.shape))
+        rest = () if bias is None else (bias,)
+        return _pack(np.asarray(self.plain().reference(_unpack(x, w.shape[1] * self.groups), weight, *rest)))
 
 
 @op

@@ -236,6 +236,24 @@ class Erf(FloatUnary):
 
 
 @op
+class NormalCdf(FloatUnary):
+    """The distribution function of the normal distribution: (1 + erf(x / sqrt(2))) / 2."""
+
+    samples = unary_samples(-7, 7)
+
+    def reference(self, x: Array) -> Array:
+        half = x.dtype.type(0.5)
+        return np.asarray(half + half * special.erf(x * x.dtype.type(math.sqrt(0.5))))
+
+    def lower(self, k: Math, x: Val) -> Val:
+        return k.normal_cdf(x)
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        density = g.mul(g.exp(g.mul(g.square(xs[0]), -0.5)), 1 / math.sqrt(2 * math.pi))
+        return (g.mul(dys[0], density),)
+
+
+@op
 class Erfinv(FloatUnary):
     """The inverse of the error function; NaN outside [-1, 1]."""
 

@@ -26,6 +26,16 @@ def _per_channel(array: Array | None, rank: int, channels: int) -> Array | None:
     return np.broadcast_to(array.reshape(-1).astype(np.float64), (channels,))
 
 
+def _scaled(conv: Node, w: Array, scale: Array) -> Array:
+    """Weights whose output channels are scaled: w[O, C/groups, *K], or w[C, O/groups, *K] of a transposed convolution."""
+    ones = (1,) * (w.ndim - 2)
+    if conv.op.name == "conv":
+        return w * scale.reshape(-1, 1, *ones)
+    groups = attributes(conv.op)["groups"]
+    per_group = w.reshape(groups, -1, *w.shape[1:]) * scale.reshape(groups, 1, -1, *ones)
+    return per_group.reshape(w.shape)
+
+
 def fold_affine(graph: Graph) -> Graph:
     """conv -> (batch_norm | * constant | + constant)* becomes one conv where no one else reads the values between.
 
@@ -69,12 +79,12 @@ def fold_affine(graph: Graph) -> Graph:
             w, old = g.constant_array(operands[1]), g.constant_array(operands[2]) if len(operands) > 2 else None
             assert w is not None
             bias = (old.astype(np.float64) if old is not None else 0.0) * scale + shift
-            weight = w.astype(np.float64) * scale.reshape(-1, *(1,) * (w.ndim - 1))
+            weight = _scaled(conv, w.astype(np.float64), scale)
             new = (operands[0], g.constant(weight.astype(w.dtype)), g.constant(bias.astype(w.dtype)))
             out = g.emit(conv.op, *new, name=conv.name, source=conv.source)
             remember(g, conv, new, out, node.outputs[0])
             return out
-        if node.op.name == "conv":
+        if node.op.name in ("conv", "conv_transpose"):
             out = g.emit(node.op, *xs)
             remember(g, node, xs, out, node.outputs[0])
             return out

@@ -9,25 +9,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.ops.base import Elementwise, attributes
-from diptych.ops.blocked import BLOCK, BlockedAvgPool, BlockedConv, BlockedMaxPool, PackChannels, UnpackChannels
+from diptych.ops.blocked import (
+    BLOCK,
+    BlockedAvgPool,
+    BlockedConv,
+    BlockedConvTranspose,
+    BlockedMaxPool,
+    PackChannels,
+    UnpackChannels,
+)
 from diptych.ops.build import Builder
+from diptych.passes.layout_last import channels_inside, channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diptych.ir import Array, Graph, Node, Value
 
-__all__ = ["block_channels"]
+__all__ = ["Forms", "block_channels"]
 
 _FEW_CHANNELS = 4  # at most this many input channels: the convolution reads the plain image
 
 
 @dataclass(slots=True)
-class _Both:
-    """The two forms of one value; at least one is there."""
+class Forms:
+    """The forms of one value; at least one is there.
+
+    `blocked` is the blocked form of [N, C, *S]. `last` is that of a channels-last tensor [N, *S, C] of whole blocks: the
+    same [N, C/16, *S, 16], so that exchanging the channel axis with the others changes nothing but the name.
+    """
 
     plain: Value | None = None
     blocked: Value | None = None
+    last: Value | None = None
 
 
 def block_channels(graph: Graph) -> Graph:
@@ -41,11 +55,14 @@ class _Pass:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.g = Builder(graph.name)
-        self.env: dict[int, _Both] = {}
+        self.env: dict[int, Forms] = {}
 
     # -- the two forms of a value -------------------------------------------------------------------------------
     def plain(self, v: int) -> Value:
         both = self.env[v]
+        if both.plain is None and both.last is not None:
+            inside = channels_inside(self.g, both.last)
+            both.plain = self.g.reshape(inside, (*inside.shape[:-2], inside.shape[-2] * BLOCK))
         if both.plain is None:
             x = both.blocked
             assert x is not None
@@ -64,6 +81,10 @@ class _Pass:
             both.blocked = self.pack(both.plain)
         return both.blocked
 
+    def last(self, v: int) -> Value | None:
+        """The blocked form of a channels-last value, if it has one."""
+        return self.env[v].last
+
     def pack(self, x: Value) -> Value:
         array = self.g.constant_array(x)
         if array is not None:
@@ -80,30 +101,34 @@ class _Pass:
     def run(self) -> Graph:
         graph, g = self.graph, self.g
         for name, v in zip(graph.input_names, graph.inputs, strict=True):
-            self.env[v] = _Both(plain=g.input(name, graph.types[v]))
+            self.env[v] = Forms(plain=g.input(name, graph.types[v]))
         for v, array in graph.constants.items():
-            self.env[v] = _Both(plain=g.constant(array, graph.types[v].dtype, graph.constant_names.get(v, "")))
+            self.env[v] = Forms(plain=g.constant(array, graph.types[v].dtype, graph.constant_names.get(v, "")))
         for node in graph.nodes:
             g.layer, g.source = node.name, node.source
             rule: Callable[[_Pass, Node], Value | None] | None = _RULES.get(node.op.name)
             if rule is None and isinstance(node.op, Elementwise):
                 rule = _Pass.elementwise
+            forms = channels_last(self, node) if len(node.outputs) == 1 else None
+            if forms is not None:
+                self.env[node.outputs[0]] = forms
+                continue
             result = rule(self, node) if rule is not None and len(node.outputs) == 1 else None
             if result is not None:
-                self.env[node.outputs[0]] = _Both(blocked=result)
+                self.env[node.outputs[0]] = Forms(blocked=result)
                 continue
             pooled = self.pooled(node)
             if pooled is not None:
-                self.env[node.outputs[0]] = _Both(plain=pooled)
+                self.env[node.outputs[0]] = Forms(plain=pooled)
                 continue
             outs = g.emit_all(node.op, *(self.plain(v) for v in node.inputs))
             for v, out in zip(node.outputs, outs, strict=True):
-                self.env[v] = _Both(plain=out)
+                self.env[v] = Forms(plain=out)
             if node.op.name == "transpose":
-                self.channels_last(node)
+                self.channels_first(node)
         return g.finish({n: self.plain(v) for n, v in zip(graph.output_names, graph.outputs, strict=True)})
 
-    def channels_last(self, node: Node) -> None:
+    def channels_first(self, node: Node) -> None:
         """[N, *S, C] -> [N, C, *S] with whole blocks: the blocked form is a view of the channels-last tensor."""
         x, v = self.plain(node.inputs[0]), node.outputs[0]
         last, c = x.rank - 1, x.shape[-1]
@@ -132,6 +157,22 @@ class _Pass:
         bias = [self.plain(v) for v in node.inputs[2:]]
         op = BlockedConv(a["strides"], a["pads"], a["dilations"], groups, plain_input)
         return g.emit(op, x, weight, *bias)
+
+    def conv_transpose(self, node: Node) -> Value | None:
+        types = [self.graph.types[v] for v in node.inputs]
+        arrays = [g_array(self, v) for v in node.inputs[1:]]
+        if types[0].dtype != "f32" or any(a is None for a in arrays):
+            return None
+        if 0 in types[0].shape or 0 in self.graph.types[node.outputs[0]].shape:
+            return None
+        a = attributes(node.op)
+        w, groups = arrays[0], a["groups"]
+        assert w is not None
+        w = np.swapaxes(w.reshape(groups, w.shape[0] // groups, *w.shape[1:]), 1, 2)  # [groups, O/groups, C/groups, *K]
+        w, groups = _merge_groups(np.ascontiguousarray(w).reshape(-1, *w.shape[2:]), groups)
+        bias = [self.plain(v) for v in node.inputs[2:]]
+        op = BlockedConvTranspose(a["strides"], a["pads"], a["dilations"], groups, a["output_padding"])
+        return self.g.emit(op, self.blocked(node.inputs[0]), self.g.constant(w), *bias)
 
     def pool(self, node: Node) -> Value | None:
         if not self.is_blocked(node.inputs[0]):
@@ -203,7 +244,7 @@ def g_array(p: _Pass, v: int) -> Array | None:
 
 
 def _merge_groups(w: Array, groups: int) -> tuple[Array, int]:
-    """Merge neighbouring groups (zeros off the diagonal) until both channel counts of a group are whole blocks."""
+    """Merge neighbouring groups of w[O, C/groups, *K] (zeros off the diagonal) until both channel counts of a group are whole blocks."""
     o, c = w.shape[0] // groups, w.shape[1]
     merge = next((m for m in range(1, groups) if groups % m == 0 and o * m % BLOCK == 0 and c * m % BLOCK == 0), groups)
     if merge == 1:
@@ -217,6 +258,7 @@ def _merge_groups(w: Array, groups: int) -> tuple[Array, int]:
 
 _RULES: dict[str, Callable[[_Pass, Node], Value | None]] = {
     "conv": _Pass.conv,
+    "conv_transpose": _Pass.conv_transpose,
     "max_pool": _Pass.pool,
     "avg_pool": _Pass.pool,
     "concat": _Pass.concat,

@@ -63,7 +63,7 @@ class Context:
     results: dict[int, View] = field(default_factory=dict)  # graph outputs -> where they must end up
     halos: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # values with a zero border
     winograd: dict[int, WinogradSchedule] = field(default_factory=dict)  # results of convolutions that go that way
-    placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, start): operands made in place
+    placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, which operand): there already
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from diptych.ops.base import Contraction, Elementwise, Reduction
+from diptych.schedule.staged import takes_prologue
 
 if TYPE_CHECKING:
     from diptych.ir import Graph, Node
@@ -16,7 +17,7 @@ VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "slice"})
 # Anchors whose kernels can apply an expression to their input / to their result.
 PROLOGUE = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm"})
 EPILOGUE = frozenset(
-    {"blocked_conv", "mat_mul", "max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool", *PROLOGUE}
+    {"blocked_conv", "blocked_conv_transpose", "mat_mul", "max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool", *PROLOGUE}
 )
 _REGION = 40  # nodes in one fused region at most
 
@@ -89,14 +90,26 @@ class _Partition:
                 value = region[-1].outputs[0]
             if group.epilogue:
                 self.absorb(group, group.epilogue, shape)
-        if anchor.op.name in PROLOGUE or isinstance(anchor.op, Reduction):
-            x = anchor.inputs[0]
-            node = self.producer.get(x)
-            if node is not None and self.fusable(node, self.graph.types[x].shape) and self.only_in(x, [anchor]):
-                self.taken.add(id(node))
-                group.prologue = [node]
-                self.absorb(group, group.prologue, self.graph.types[x].shape)
+        x = anchor.inputs[0] if anchor.inputs else -1
+        node = self.producer.get(x)
+        if node is None or not self.fusable(node, self.graph.types[x].shape) or not self.only_in(x, [anchor]):
+            return group
+        if anchor.op.name == "blocked_conv":
+            why = takes_prologue(self.graph, anchor) or self.not_f32([node])
+            if why is not None:
+                group.refused.append(f"{node.op.name} {node.name} before {anchor.op.name}: {why}")
+                return group
+        elif anchor.op.name not in PROLOGUE and not isinstance(anchor.op, Reduction):
+            return group
+        self.taken.add(id(node))
+        group.prologue = [node]
+        self.absorb(group, group.prologue, self.graph.types[x].shape, only_f32=anchor.op.name == "blocked_conv")
         return group
+
+    def not_f32(self, nodes: list[Node]) -> str | None:
+        """Why a kernel whose operands are all f32 cannot work these out."""
+        types = [self.graph.types[v] for n in nodes for v in (*n.inputs, *n.outputs)]
+        return next((f"{t} is not f32" for t in types if t.dtype != "f32"), None)
 
     def fusable(self, node: Node, shape: tuple[int, ...]) -> bool:
         out = self.graph.types[node.outputs[0]]
@@ -138,7 +151,7 @@ class _Partition:
             fresh = [u for n in exits[:-1] for u in self.uses.get(n.outputs[0], []) if id(u) not in region]
         return None
 
-    def absorb(self, group: Group, nodes: list[Node], shape: tuple[int, ...]) -> None:
+    def absorb(self, group: Group, nodes: list[Node], shape: tuple[int, ...], only_f32: bool = False) -> None:
         """Draw elementwise producers into `nodes` whose every reader is there already."""
         if not self.fuse:
             return
@@ -147,6 +160,8 @@ class _Partition:
             changed = False
             for v in list(dict.fromkeys(v for n in nodes for v in n.inputs)):
                 p = self.producer.get(v)
+                if p is not None and only_f32 and self.not_f32([p]):
+                    continue
                 if p is not None and self.fusable(p, shape) and self.only_in(v, nodes):
                     self.taken.add(id(p))
                     nodes.append(p)

@@ -21,6 +21,8 @@ from diptych.schedule.naive import lower_plain_conv, lower_product
 from diptych.schedule.placement import is_depthwise, place_values
 from diptych.schedule.recurrent import lower_recurrent
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
+from diptych.schedule.staged import lower_staged
+from diptych.schedule.transposed import lower_transposed
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
@@ -105,7 +107,10 @@ def _reduce(ctx: Context, group: Group) -> None:
 
 
 def _conv(ctx: Context, group: Group) -> None:
-    (lower_depthwise if is_depthwise(ctx, group) else lower_conv)(ctx, group)
+    if group.prologue:
+        lower_staged(ctx, group)
+    else:
+        (lower_depthwise if is_depthwise(ctx, group) else lower_conv)(ctx, group)
 
 
 def _pack(ctx: Context, group: Group) -> None:
@@ -127,8 +132,8 @@ def _concat(ctx: Context, group: Group) -> None:
     assert node is not None
     axis, out = attributes(node.op)["axis"], ctx.result(node.outputs[0])
     at = 0
-    for v in node.inputs:
-        if (node.outputs[0], at) in ctx.placed:
+    for k, v in enumerate(node.inputs):
+        if (node.outputs[0], k) in ctx.placed:
             at += ctx.graph.types[v].shape[axis]
             continue
         x = ctx.view(v)
@@ -152,6 +157,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     "conv": lower_plain_conv,
     **dict.fromkeys(("lstm", "gru", "rnn"), lower_recurrent),
     "blocked_conv": _conv,
+    "blocked_conv_transpose": lower_transposed,
     "pack_channels": _pack,
     "unpack_channels": _unpack,
     "concat": _concat,

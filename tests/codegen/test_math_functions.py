@@ -97,6 +97,20 @@ def test_sigmoid(rng: np.random.Generator) -> None:
         assert np.all((got[~normal] >= 0) & (got[~normal] <= least))
 
 
+def test_normal_cdf(rng: np.random.Generator) -> None:
+    x = np.concatenate([np.linspace(-8, 8, 200001), rng.uniform(-6, 6, 5000), SPECIAL, [1e-30, -1e30]]).astype(np.float32)
+    exact = 0.5 * (1 + special.erf(x.astype(np.float64) * math.sqrt(0.5)))
+    for lanes in (1, 4, 8, 16, 32):
+        got = compiled(lambda k, v: k.normal_cdf(v), ["f32"], "f32", lanes=lanes)(x)
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(x))
+        assert np.nanmax(np.abs(got - exact)) <= 6.5e-8
+        assert np.nanmin(got) >= 0
+        assert np.nanmax(got) <= 1
+        assert (got[x < -6] == 0).all()
+    wide = compiled(lambda k, v: k.normal_cdf(v), ["f64"], "f64", lanes=4)(x.astype(np.float64))
+    np.testing.assert_allclose(wide, exact, atol=2e-16)
+
+
 def test_erfinv_and_lgamma_f32(rng: np.random.Generator) -> None:
     near_one = 1 - np.exp2(-np.arange(1, 25, 0.25))
     x = np.concatenate([rng.uniform(-1, 1, 4000), near_one, -near_one, SPECIAL, [1e-30, -1e-40]]).astype(np.float32)
@@ -147,7 +161,7 @@ def test_exact_function_of_two_operands(name: str, exact: np.ufunc, dtype: str, 
 @pytest.mark.parametrize("lanes", [1, 2, 8, 16])
 def test_the_number_of_lanes_changes_no_bit(lanes: int, rng: np.random.Generator) -> None:
     def body(k: Math, x: Any) -> Any:
-        return k.add(k.erf(x), k.add(k.sin(x), k.mul(k.tanh(x), k.log(k.abs(x)))))
+        return k.add(k.add(k.erf(x), k.normal_cdf(x)), k.add(k.sin(x), k.mul(k.tanh(x), k.log(k.abs(x)))))
 
     x = np.concatenate([rng.uniform(-5, 5, 333), [2e5, -3e30]]).astype(np.float32)
     expected = compiled(body, ["f32"], "f32", lanes=4)(x)

@@ -13,9 +13,9 @@ from diptych.targets import host
 NOT_YET: dict[str, set[int]] = {
 }
 
-CONTRACTIONS = [n for n, op in OPS.items() if issubclass(op, Contraction) and n != "blocked_conv"]
+CONTRACTIONS = [n for n, op in OPS.items() if issubclass(op, Contraction) and not n.startswith("blocked_conv")]
 # Made by passes only, with constant weights.
-WEIGHTS_ONLY = {"blocked_conv"}
+WEIGHTS_ONLY = {"blocked_conv", "blocked_conv_transpose"}
 
 
 def native(name: str, weights: bool, target: str) -> list[Case]:

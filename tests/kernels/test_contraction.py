@@ -106,3 +106,37 @@ def test_nan_and_infinity_stay_in_their_rows(rng: np.random.Generator) -> None:
     assert (np.isinf(y[5]) | (y[5] == 0)).all()
     keep = [0, 1, 2, 4, 6, 7]
     np.testing.assert_array_equal(y[keep], clean[keep])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("shape", "o", "kernel", "strides", "pads", "dilations", "groups", "extra"),
+    [
+        ((1, 20, 7, 6), 33, (2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), 1, ()),
+        ((2, 32, 5, 6), 16, (4, 4), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, ()),
+        ((1, 16, 6, 5), 20, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 1, (1, 1)),
+        ((1, 24, 5, 5), 12, (2, 3), (3, 2), ((0, 1), (2, 0)), (2, 1), 1, (2, 0)),  # phases without any tap
+        ((2, 32, 4, 4), 32, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 2, ()),
+        ((1, 24, 4, 4), 24, (4, 4), (2, 2), ((1, 1), (1, 1)), (1, 1), 24, ()),
+        ((2, 18, 9), 17, (5,), (3,), ((2, 1),), (1,), 1, ()),
+        ((1, 16, 3, 4, 2), 18, (2, 2, 2), (2, 2, 2), ((0, 0),) * 3, (1, 1, 1), 1, ()),
+        ((1, 16, 3, 4, 2), 18, (2, 3, 2), (2, 1, 2), ((0, 0), (1, 1), (0, 1)), (1, 1, 1), 1, ()),
+    ],
+)
+def test_transposed_convolutions(rng: np.random.Generator, shape: tuple[int, ...], o: int, kernel: tuple[int, ...],
+                                 strides: tuple[int, ...], pads: tuple[tuple[int, int], ...], dilations: tuple[int, ...],
+                                 groups: int, extra: tuple[int, ...], threads: int) -> None:  # fmt: skip
+    """Between blocked neighbours, into a concatenation that a 3x3 convolution pads."""
+    g = Builder("up")
+    rank, c = len(kernel), shape[1]
+    ones, none = (1,) * rank, ((0, 0),) * rank
+    x = g.relu(g.emit(Conv(ones, none, ones), g.input("x", TensorType(shape)), g.constant(_normal(rng, c, c, *ones))))
+    op = ConvTranspose(strides, pads, dilations, groups, extra)
+    w = _normal(rng, c, o // groups, *kernel)
+    up = g.relu(g.emit(op, x, g.constant(w), g.constant(_normal(rng, o))))
+    up = g.mul(up, g.input("z", up.type))
+    skip = g.emit(Conv(ones, none, ones), g.input("s", TensorType((shape[0], 5, *up.shape[2:]))),
+                  g.constant(_normal(rng, 32, 5, *ones)))  # fmt: skip
+    joined = g.concat([skip, up], 1)
+    y = g.emit(Conv(ones, ((1, 1),) * rank, ones), joined, g.constant(_normal(rng, 16, 32 + o, *(3,) * rank)))
+    _check(g.finish({"y": y, "up": up}), rng, threads)

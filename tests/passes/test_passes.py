@@ -11,10 +11,24 @@ from random_networks import Network
 
 from diptych import compiler
 from diptych.ir import Graph, TensorType, Value, verify
-from diptych.ops import OPS, BatchNorm, Builder, Composite, Concat, Conv, Gelu, HardSwish, LayerNorm, MaxPool, Silu
+from diptych.ops import (
+    OPS,
+    AvgPool,
+    BatchNorm,
+    Builder,
+    Composite,
+    Concat,
+    Conv,
+    Gelu,
+    HardSwish,
+    LayerNorm,
+    MaxPool,
+    Silu,
+)
 from diptych.options import Options
 from diptych.passes.affine import fold_affine
 from diptych.passes.batch import mixing_node
+from diptych.passes.commute import pool_before_pointwise
 from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
 from diptych.passes.layout import block_channels
@@ -28,6 +42,7 @@ PASSES: dict[str, Pass] = {
     "fold_affine": fold_affine,
     "simplify": simplify,
     "cse": cse,
+    "pool_before_pointwise": pool_before_pointwise,
     "block_channels": block_channels,
     "rebuild": lambda g: rebuild(g, lambda *_: None),
     "all": lambda g: compiler.optimize(g, Options()),
@@ -243,3 +258,20 @@ def test_rows_of_a_batch(make: Callable[[Builder, Value], Value], independent: b
     g = Builder("batch")
     found = mixing_node(verify(g.finish({"y": make(g, g.input("x", TensorType((4, 6))))})))
     assert (found is None) == independent, found
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_averages_are_taken_before_pointwise_convolutions(bias: bool) -> None:
+    def make(g: Builder, pads: int = 0, kernel: int = 1) -> Value:
+        x = g.relu(g.input("x", TensorType((2, 6, 9, 8))))
+        y = g.emit(Conv((1, 1), ((0, 0), (0, 0)), (1, 1)), x, constant(g, 5, 6, kernel, kernel),
+                   *([constant(g, 5)] if bias else []))  # fmt: skip
+        return g.emit(AvgPool((2, 2), (2, 2), ((pads, pads), (pads, pads))), y)
+
+    before = graph(make)
+    after = pool_before_pointwise(before)
+    same(before, after)
+    assert [n.op.name for n in after.nodes] == ["relu", "avg_pool", "conv"]
+    for refused in (lambda g: make(g, pads=1), lambda g: make(g, kernel=2)):
+        kept = graph(refused)
+        assert [n.op.name for n in pool_before_pointwise(kept).nodes][-1] == "avg_pool"
