@@ -6,12 +6,12 @@ import math
 
 from diptych.codegen import math_tables as tables
 from diptych.codegen.builder import Val
-from diptych.codegen.math_exp import ExpLog
+from diptych.codegen.math_lookup import Lookup
 
 __all__ = ["Special"]
 
 
-class Special(ExpLog):
+class Special(Lookup):
     """f32 by polynomials on whole vectors unless it says otherwise; bounds in units in the last place (ULP)."""
 
     def erf(self, x: Val) -> Val:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 from math import inf, prod
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["PoolParams", "make_adaptive_pool", "make_pool"]
 
 _UNROLLED = 8  # window columns written out in the interior; longer windows loop
+_TILE = 4  # outputs of a blocked row worked out together: overlapping windows share the columns they have in common
+_WHOLE = 27  # taps of a window that such a tile writes out, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +158,9 @@ class _Pool:
         reach = p.dilations[d] * (p.kernel[d] - 1)
         return p.pads[d][0] == 0 and (self.out.shape[2 + d] - 1) * p.strides[d] + reach < size
 
-    def interior(self) -> tuple[int, int]:
-        """Output columns whose windows lie wholly inside the input."""
-        p, d = self.p, self.rank - 1
+    def interior(self, d: int) -> tuple[int, int]:
+        """Output indices of a dim whose windows lie wholly inside the input."""
+        p = self.p
         size, n = self.x.shape[2 + d], self.out.shape[2 + d]
         if p.adaptive:
             return 0, 0
@@ -167,13 +171,21 @@ class _Pool:
 
     # -- one row ----------------------------------------------------------------------------------------------
     def row(self) -> None:
-        fn, n = self.fn, self.out.shape[1 + self.rank]
-        first, stop = self.interior()
-        if first + n - stop > 0:
-            with fn.loop(0, first + n - stop, name="border") as i:
-                is_left = fn.b.icmp_signed("<", i, fn.index(first))
-                o = fn.b.select(is_left, i, fn.iadd(i, stop - first))
-                self.point(o, self.p.lanes if self.p.blocked else 1, inside=False)
+        fn = self.fn
+        first, stop = self.interior(self.rank - 1)
+        if self.p.blocked and self.p.kind != "lp" and not self.p.adaptive and prod(self.p.kernel) <= _WHOLE:
+            inside = self.rows_inside()
+            if inside is None:
+                self.tiles(first, stop)
+            else:
+                with fn.b.if_else(inside) as (then, otherwise):
+                    with then:
+                        self.tiles(first, stop)
+                    with otherwise, fn.loop(first, stop, name="inside") as o:
+                        self.point(o, self.p.lanes, inside=True)
+            self.borders(first, stop)
+            return
+        self.borders(first, stop)
         if self.p.blocked:
             with fn.loop(first, stop, name="inside") as o:
                 self.point(o, self.p.lanes, inside=True)
@@ -191,6 +203,64 @@ class _Pool:
             first = vectors
         with fn.loop(first, stop, name="rest") as o:
             self.point(o, 1, inside=True)
+
+    def borders(self, first: int, stop: int) -> None:
+        """The columns outside [first, stop)."""
+        fn, n = self.fn, self.out.shape[1 + self.rank]
+        if first + n - stop > 0:
+            with fn.loop(0, first + n - stop, name="border") as i:
+                is_left = fn.b.icmp_signed("<", i, fn.index(first))
+                o = fn.b.select(is_left, i, fn.iadd(i, stop - first))
+                self.point(o, self.p.lanes if self.p.blocked else 1, inside=False)
+
+    def rows_inside(self) -> ir.Value | None:
+        """Whether the windows lie inside the input in all dims but the last; None when they always do."""
+        fn = self.fn
+        tests: list[ir.Value] = []
+        for d in range(self.rank - 1):
+            first, stop = self.interior(d)
+            if (first, stop) != (0, self.out.shape[2 + d]):
+                at = fn.isub(self.index[2 + d], first)
+                tests.append(fn.b.icmp_unsigned("<", at, fn.index(stop - first)))
+        inside: ir.Value | None = None
+        for test in tests:
+            inside = test if inside is None else fn.b.and_(inside, test)
+        return inside
+
+    def tiles(self, first: int, stop: int) -> None:
+        """Columns [first, stop) of a row inside, some at a time."""
+        last = first + (stop - first) // _TILE * _TILE
+        with self.fn.loop(first, last, _TILE, name="tile") as o:
+            self.tile(o, _TILE)
+        if last < stop:
+            self.tile(last, stop - last)
+
+    def tile(self, o: Index, count: int) -> None:
+        """`count` neighbouring outputs, everything written out; each column of the windows is reduced once."""
+        fn, p, m, x = self.fn, self.p, self.math, self.x
+        combine = m.max if p.kind == "max" else m.add
+        where = [*self.index[2:], o]
+        base: Index = fn.dot(self.index[:2], x.strides[:2])
+        for d, i in enumerate(where):
+            base = fn.iadd(base, fn.imul(fn.isub(fn.imul(i, p.strides[d]), p.pads[d][0]), x.strides[2 + d]))
+        rows = [
+            sum(t * dil * s for t, dil, s in zip(taps, p.dilations, x.strides[2:], strict=False))
+            for taps in product(*map(range, p.kernel[:-1]))
+        ]
+        columns: dict[int, Val] = {}
+
+        def column(c: int) -> Val:
+            if c not in columns:
+                at = [fn.iadd(base, r + c * x.strides[1 + self.rank]) for r in rows]
+                loaded = [m.cast(load_lanes(fn, fn.args["p0"], a, x.strides[-1], x.dtype, p.lanes), self.held) for a in at]
+                columns[c] = reduce(combine, loaded)
+            return columns[c]
+
+        for i in range(count):
+            v = reduce(combine, [column(i * p.strides[-1] + t * p.dilations[-1]) for t in range(p.kernel[-1])])
+            if p.kind == "avg":
+                v = m.mul(v, m.const(1 / prod(p.kernel), self.held, v.lanes))
+            self.store(m.cast(v, x.dtype), fn.iadd(o, i))
 
     def point(self, o: Index, lanes: int, inside: bool) -> None:
         """One vector of outputs: along the row, or the channels of a block."""

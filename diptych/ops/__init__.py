@@ -134,6 +134,7 @@ __all__ = [
     "BlockedConv",
     "BlockedConvTranspose",
     "BlockedMaxPool",
+    "BlockedResize",
     "BoxNms",
     "BroadcastTo",
     "Builder",

@@ -12,9 +12,11 @@ from diptych.ir import Array, TensorType
 from diptych.ops.base import Contraction, Loops, Movement, S, op
 from diptych.ops.conv import Conv, ConvTranspose
 from diptych.ops.pool import AvgPool, MaxPool
+from diptych.ops.resize import Resize
 
 __all__ = [
-    "BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedConvTranspose", "BlockedMaxPool", "PackChannels", "UnpackChannels",
+    "BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedConvTranspose", "BlockedMaxPool", "BlockedResize",
+    "PackChannels", "UnpackChannels",
 ]  # fmt: skip
 
 BLOCK = 16
@@ -174,6 +176,32 @@ class BlockedAvgPool(Loops):
     def plain(self) -> AvgPool:
         """The operator on the plain layout."""
         return AvgPool(self.kernel, self.strides, self.pads, self.rounding, self.count_include_pad)
+
+    def infer(self, x: TensorType) -> TensorType:
+        return _packed(self.plain().infer(_unpacked(x, x.shape[1] * BLOCK)))
+
+    def reference(self, x: Array) -> Array:
+        return _pack(np.asarray(self.plain().reference(_unpack(x, x.shape[1] * BLOCK))))
+
+
+@op
+class BlockedResize(Loops):
+    """Resampling of a blocked tensor."""
+
+    size: tuple[int, ...]
+    mode: str = "nearest"
+    coordinates: str = "half_pixel"
+    scales: tuple[float, ...] | None = None
+
+    samples = (
+        S((1, 2, 4, 5, 16), size=(8, 10)),
+        S((2, 1, 5, 6, 16), size=(9, 11), mode="linear", coordinates="align_corners"),
+        S((1, 1, 7, 16), size=(14,), mode="linear"),
+    )
+
+    def plain(self) -> Resize:
+        """The operator on the plain layout."""
+        return Resize(self.size, self.mode, self.coordinates, self.scales)
 
     def infer(self, x: TensorType) -> TensorType:
         return _packed(self.plain().infer(_unpacked(x, x.shape[1] * BLOCK)))

@@ -15,6 +15,7 @@ from diptych.ops.blocked import (
     BlockedConv,
     BlockedConvTranspose,
     BlockedMaxPool,
+    BlockedResize,
     PackChannels,
     UnpackChannels,
 )
@@ -180,6 +181,11 @@ class _Pass:
         cls = BlockedMaxPool if node.op.name == "max_pool" else BlockedAvgPool
         return self.g.emit(cls(**attributes(node.op)), self.blocked(node.inputs[0]))
 
+    def resize(self, node: Node) -> Value | None:
+        if not self.is_blocked(node.inputs[0]):
+            return None
+        return self.g.emit(BlockedResize(**attributes(node.op)), self.blocked(node.inputs[0]))
+
     def elementwise(self, node: Node) -> Value | None:
         shape = self.graph.types[node.outputs[0]].shape
         full = [v for v in node.inputs if self.graph.types[v].shape == shape]
@@ -261,6 +267,7 @@ _RULES: dict[str, Callable[[_Pass, Node], Value | None]] = {
     "conv_transpose": _Pass.conv_transpose,
     "max_pool": _Pass.pool,
     "avg_pool": _Pass.pool,
+    "resize": _Pass.resize,
     "concat": _Pass.concat,
     "slice": _Pass.slice,
     **dict.fromkeys(("sum", "max", "min", "mean"), _Pass.reduction),

@@ -9,6 +9,7 @@ from diptych.kernels.resize import make_resize
 from diptych.kernels.scan import make_arg_extremum, make_scan
 from diptych.kernels.sorting import make_sort, make_topk
 from diptych.ops.base import attributes
+from diptych.ops.blocked import BlockedResize
 from diptych.ops.resize import Resize
 from diptych.schedule.views import View
 
@@ -47,15 +48,21 @@ def lower_along(ctx: Context, group: Group) -> None:
 
 
 def lower_resize(ctx: Context, group: Group) -> None:
-    """resize, with its tables of taps written into the module."""
+    """resize and its blocked form, with their tables of taps written into the module."""
     node = group.anchor
     assert node is not None
     op = node.op
-    if not isinstance(op, Resize):
+    blocked = isinstance(op, BlockedResize)
+    plain = op.plain() if isinstance(op, BlockedResize) else op
+    if not isinstance(plain, Resize):
         raise TypeRuleError(f"{op.name} is not a resampling operator")
-    x, out = ctx.view(node.inputs[0]), ctx.result(node.outputs[0])
+    x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
+    epilogue, extra = ctx.expression(group.epilogue, first=(node.outputs[0],), results=group.results)
+    extras = [ctx.view(v).broadcast(out.shape) for v in extra]
     taps = [
         tuple((tuple(map(int, i)), tuple(map(float, w))) for i, w in zip(index, weight, strict=True))
-        for index, weight in op.taps(x.shape)
+        for index, weight in plain.taps(x.shape[:-1] if blocked else x.shape)
     ]
-    ctx.call(make_resize(x.operand, out.operand, taps, ctx.target), [x, out])
+    kernel = make_resize(x.operand, out.operand, taps, ctx.target, blocked=blocked, epilogue=epilogue,
+                         extras=[v.operand for v in extras])  # fmt: skip
+    ctx.call(kernel, [x, *extras, out])

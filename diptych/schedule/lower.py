@@ -167,6 +167,6 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     **dict.fromkeys(("adaptive_avg_pool", "adaptive_max_pool"), lower_adaptive_pool),
     **dict.fromkeys(ALONG, lower_along),
     **dict.fromkeys(DETECTION, lower_detection),
-    "resize": lower_resize,
+    **dict.fromkeys(("resize", "blocked_resize"), lower_resize),
     "pad": _pad,
 }

@@ -10,18 +10,23 @@ import numpy as np
 
 from diptych.ir.kernel import Kernel, Step
 from diptych.ir.types import TensorType
+from diptych.kernels.border import make_border
+from diptych.schedule.context import Call
 from diptych.schedule.memory import Interval, place
+from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from diptych.ir import Array
     from diptych.schedule.context import Buffer, Context
 
 __all__ = ["ARENA", "SCRATCH", "WEIGHTS", "Plan", "make_plan"]
 
+Where = tuple[int, int]  # buffer number of a Step, byte offset
 ARENA, WEIGHTS = 0, 1  # buffer numbers of a Step; inputs follow from 2 on, then outputs
 SCRATCH = 64
+_LARGE = 1 << 16  # bytes of a halo buffer whose border may be zeroed anew
 SERIAL_NS = 2500.0  # a step this short is not worth waking a second thread for
 
 
@@ -57,27 +62,14 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
 
     `allocate(size)` gives the aligned, zeroed bytes that the weights are packed into.
     """
-    n = len(ctx.calls)
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for i, call in enumerate(ctx.calls):
-        for view in call.args:
-            first.setdefault(view.buffer, i)
-            last[view.buffer] = i
-    temps = [b for b in first if ctx.buffers[b].kind == "temp"]
-    offsets, arena = place([Interval(ctx.buffers[b].nbytes, first[b], last[b]) for b in temps])
-    where = {b: (ARENA, at) for b, at in zip(temps, offsets, strict=True)}
-    # Halo buffers share memory only with others of the same geometry, so that nothing ever writes on a border.
-    for geometry in dict.fromkeys(ctx.buffers[b].halo for b in first if ctx.buffers[b].kind == "halo"):
-        alike = [b for b in first if ctx.buffers[b].kind == "halo" and ctx.buffers[b].halo == geometry]
-        slots: list[int] = []  # last step of the latest user of each slot
-        size = -(-ctx.buffers[alike[0]].nbytes // 64) * 64
-        for b in sorted(alike, key=lambda b: first[b]):
-            slot = next((i for i, end in enumerate(slots) if end < first[b]), len(slots))
-            slots[slot:] = [last[b], *slots[slot + 1 :]]
-            where[b] = (ARENA, arena + slot * size)
-        arena += len(slots) * size
-
+    calls, where, arena = _arena(ctx, ctx.calls)
+    large = {b for call in ctx.calls for b in (v.buffer for v in call.args)
+             if ctx.buffers[b].kind == "halo" and ctx.buffers[b].nbytes >= _LARGE}  # fmt: skip
+    if large:  # zeroing borders anew costs a little time: only where it saves memory worth the name
+        other = _arena(ctx, _with_borders(ctx, large), large)
+        if other[2] < 0.9 * arena:
+            calls, where, arena = other
+    first = {view.buffer for call in calls for view in call.args}
     blob: list[tuple[int, Buffer]] = []
     size = 0
     for b, buffer in enumerate(ctx.buffers):
@@ -91,13 +83,12 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
             where[b] = (2 + len(ctx.graph.inputs) + buffer.index, 0)
     weights = _blob(blob, allocate(max(size, 64)), threads)
 
-    scratch = -(-max((c.kernel.scratch for c in ctx.calls), default=0) // SCRATCH) * SCRATCH
+    scratch = -(-max((c.kernel.scratch for c in calls), default=0) // SCRATCH) * SCRATCH
     kernels: dict[Kernel, int] = {}
     steps: list[Step] = []
     open_reads: list[tuple[int, int, int, bool]] = []  # since the last barrier: (buffer, low, high, serial)
     open_writes: list[tuple[int, int, int, bool]] = []
-    for i in range(n):
-        call = ctx.calls[i]
+    for call in calls:
         k = call.kernel
         serial = threads == 1 or k.work == 1 or k.cost < SERIAL_NS
         args: list[tuple[int, int]] = []
@@ -122,8 +113,54 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
         tuple(kernels), tuple(steps), arena + threads * scratch, arena, scratch,
         tuple((name, graph.types[v]) for name, v in zip(graph.input_names, graph.inputs, strict=True)),
         tuple((name, graph.types[v]) for name, v in zip(graph.output_names, graph.outputs, strict=True)),
-        weights, tuple(c.fused for c in ctx.calls),
+        weights, tuple(c.fused for c in calls),
     )  # fmt: skip
+
+
+def _arena(ctx: Context, calls: list[Call], zeroed: Collection[int] = ()) -> tuple[list[Call], dict[int, Where], int]:
+    """Where the temporaries of `calls` lie, and how much memory that is.
+
+    Halo buffers share memory only with others of the same geometry, so that nothing ever writes on a border, except
+    those in `zeroed`: `calls` zero their borders.
+    """
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for i, call in enumerate(calls):
+        for view in call.args:
+            first.setdefault(view.buffer, i)
+            last[view.buffer] = i
+    temps = [b for b in first if ctx.buffers[b].kind == "temp" or b in zeroed]
+    offsets, arena = place([Interval(ctx.buffers[b].nbytes, first[b], last[b]) for b in temps])
+    where = {b: (ARENA, at) for b, at in zip(temps, offsets, strict=True)}
+    halos = [b for b in first if ctx.buffers[b].kind == "halo" and b not in zeroed]
+    for geometry in dict.fromkeys(ctx.buffers[b].halo for b in halos):
+        alike = [b for b in halos if ctx.buffers[b].halo == geometry]
+        slots: list[int] = []  # last step of the latest user of each slot
+        size = -(-ctx.buffers[alike[0]].nbytes // 64) * 64
+        for b in sorted(alike, key=lambda b: first[b]):
+            slot = next((i for i, end in enumerate(slots) if end < first[b]), len(slots))
+            slots[slot:] = [last[b], *slots[slot + 1 :]]
+            where[b] = (ARENA, arena + slot * size)
+        arena += len(slots) * size
+    return calls, where, arena
+
+
+def _with_borders(ctx: Context, halos: Collection[int]) -> list[Call]:
+    """The calls, and before each halo buffer's first use one that zeroes its border.
+
+    It stands one step early: the threads meet between that step and the next anyhow.
+    """
+    before: dict[int, list[Call]] = {}
+    seen: set[int] = set()
+    for i, call in enumerate(ctx.calls):
+        for b in dict.fromkeys(v.buffer for v in call.args):
+            if b in halos and b not in seen:
+                seen.add(b)
+                outer, pads, dtype = ctx.buffers[b].halo
+                view = View(b, 0, outer, contiguous(outer), dtype)  # type: ignore[arg-type]
+                kernel = make_border(view.operand, pads)  # type: ignore[arg-type]
+                before.setdefault(max(0, i - 1), []).append(Call(kernel, (view,), call.name, ("border",)))
+    return [c for i, call in enumerate(ctx.calls) for c in (*before.get(i, ()), call)]
 
 
 def _clash(a: tuple[int, int, int, bool], b: tuple[int, int, int, bool]) -> bool:

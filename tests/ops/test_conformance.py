@@ -28,7 +28,8 @@ every_case = pytest.mark.parametrize(("name", "index"), CASES, ids=[f"{n}-{i}" f
 # Float operators through which no gradient flows: asking for it must be refused, not answered with zeros.
 NO_GRADIENT = {
     "lgamma", "cum_prod",
-    "pack_channels", "unpack_channels", "blocked_conv", "blocked_conv_transpose", "blocked_max_pool", "blocked_avg_pool",  # made by passes only
+    "pack_channels", "unpack_channels", "blocked_conv", "blocked_conv_transpose", "blocked_max_pool", "blocked_avg_pool",
+    "blocked_resize",  # made by passes only
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from diptych import compiler
 from diptych.ir import TensorType, Value, verify
-from diptych.ops import BatchNorm, Builder, Concat, Conv, LayerNorm, MaxPool, Silu, Softmax
+from diptych.ops import BatchNorm, Builder, Concat, Conv, LayerNorm, MaxPool, Resize, Silu, Softmax
 from diptych.options import Options
 from diptych.schedule.groups import partition
 from diptych.schedule.plan import Plan
@@ -152,3 +152,19 @@ def test_operators_that_fuse_are_named_in_the_report() -> None:
 
 def test_pooling_all_pixels_needs_no_unpacking() -> None:
     assert "unpack_channels" not in kinds(plan(pooled))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_resampling_between_convolutions_stays_in_blocks(mode: str) -> None:
+    """Up-sampled straight into the concatenation that a 3x3 convolution pads, its ReLU with it."""
+
+    def make(g: Builder) -> Value:
+        x = conv(g, image(g), 20)
+        up = g.relu(g.emit(Resize((20, 20), mode), conv(g, x, 32)))
+        skip = g.emit(Resize((20, 20), mode), conv(g, x, 48))
+        return conv(g, g.concat([up, skip], 1), 16)
+
+    made = kinds(plan(make))
+    assert made.count("resize") == 2
+    assert made.count("unpack_channels") == 1  # of the output
+    assert "pointwise" not in made
