@@ -33,6 +33,13 @@ def is_signed(dtype: str) -> bool:
     return dtype[0] == "i"
 
 
+def _is_number(v: Val) -> bool:
+    """Whether a float value is a constant that is not NaN (constants are the same in every lane)."""
+    found = v.ir.constant if isinstance(v.ir, ir.Constant) else None
+    first = found[0].constant if isinstance(found, list) and isinstance(found[0], ir.Constant) else found
+    return isinstance(first, float) and not math.isnan(first)
+
+
 class Arithmetic:
     """What one instruction or a handful of them do, on operands of one dtype and number of lanes."""
 
@@ -124,10 +131,14 @@ class Arithmetic:
 
     def max(self, a: Val, b: Val) -> Val:
         """The larger; NaN if either is."""
+        if is_float(a.dtype) and _is_number(b):
+            return self.limit_max(a, b)
         return self._extremum(">", "gt", a, b)
 
     def min(self, a: Val, b: Val) -> Val:
         """The smaller; NaN if either is."""
+        if is_float(a.dtype) and _is_number(b):
+            return self.limit_min(a, b)
         return self._extremum("<", "lt", a, b)
 
     def _extremum(self, symbol: str, predicate: str, a: Val, b: Val) -> Val:

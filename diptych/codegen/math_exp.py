@@ -195,13 +195,31 @@ class ExpLog(Arithmetic):
         return self.select(small, x, y)
 
     # -- hyperbolics and the logistic function ----------------------------------------------------------------
+    def _one_plus_exp(self, x: Val) -> Val:
+        """1 + e^-x, infinite where e^-x is above 2^127.5."""
+        f = _FORMATS[x.dtype]
+        # Beyond these, 2^k is made of the exponent's bits alone: infinite below, 0 above.
+        high, low = f.bias * math.log(2), -(f.bias + 1) * math.log(2)
+        x = self.limit_max(self.limit_min(x, self.like(high, x)), self.like(low, x))
+        magic = self.like(f.magic, x)
+        shifted = self.fma(x, self.like(-1 / math.log(2), x), magic)
+        k = self.sub(shifted, magic)
+        r = self.fma(k, self.like(f.ln2[1], x), self.fma(k, self.like(f.ln2[0], x), x))  # -x = k log(2) - r
+        signs = [(-1.0) ** i for i in range(len(f.exp) + 2)]
+        p = self.polynomial(r, [s * c for s, c in zip(signs, (1.0, 1.0, *f.exp), strict=True)])
+        return self.fma(p, self._power_of_two(self.sub(self.bits(shifted), self.bits(magic)), f), self.like(1, x))
+
     def sigmoid(self, x: Val) -> Val:
         """1 / (1 + e^-x). Error <= 2.5 ULP; results below the smallest normal number may become 0."""
         if x.dtype == "f16":
             return self._half(self.sigmoid, x)
-        one = self.like(1, x)
-        e = self._exp_negative(self.neg(self.abs(x)))
-        return self.div(self.select(self.cmp("lt", x, self.like(0, x)), e, one), self.add(e, one))
+        return self.div(self.like(1, x), self._one_plus_exp(x))
+
+    def silu(self, x: Val) -> Val:
+        """x / (1 + e^-x). Error <= 2.5 ULP; where e^-x is above 2^127.5 the result may become 0."""
+        if x.dtype == "f16":
+            return self._half(self.silu, x)
+        return self.div(x, self._one_plus_exp(x))
 
     def tanh(self, x: Val) -> Val:
         """The hyperbolic tangent. Error <= 2.5 ULP."""

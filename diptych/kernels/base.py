@@ -51,6 +51,21 @@ def evaluate(math: Math, expr: Expr, inputs: Sequence[Val]) -> list[Val]:
     lanes = max((v.lanes for v in inputs), default=1)
     regs: list[Val] = [math.fn.splat(v, lanes) for v in inputs]
     regs += [math.const(value, dtype, lanes) for value, dtype in expr.consts]
-    for op, args in expr.steps:
-        regs.append(op.lower(math, *(regs[a] for a in args)))  # type: ignore[attr-defined]
+    silu = _swishes(expr)
+    for i, (op, args) in enumerate(expr.steps):
+        if i in silu:
+            regs.append(math.silu(regs[silu[i]]))
+        else:
+            regs.append(op.lower(math, *(regs[a] for a in args)))  # type: ignore[attr-defined]
     return [regs[r] for r in expr.results]
+
+
+def _swishes(expr: Expr) -> dict[int, int]:
+    """Steps that multiply x by sigmoid(x) -> the register of x: one division does both. LLVM drops an unused sigmoid."""
+    first = expr.inputs + len(expr.consts)
+    found = {}
+    for i, (op, args) in enumerate(expr.steps):
+        for x, y in ((args[0], args[1]), (args[1], args[0])) if op.name == "mul" else ():
+            if y >= first and expr.steps[y - first][0].name == "sigmoid" and expr.steps[y - first][1] == (x,):
+                found[i] = x
+    return found

@@ -64,6 +64,7 @@ class Context:
     halos: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # values with a zero border
     winograd: dict[int, WinogradSchedule] = field(default_factory=dict)  # results of convolutions that go that way
     placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, which operand): there already
+    sums: dict[int, View] = field(default_factory=dict)  # blocked images -> [N, B, parts, 16], sums over their pixels
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from diptych.kernels.pointwise_pack import make_pack_panels
 from diptych.kernels.pointwise_pad import make_pad
 from diptych.kernels.tiling import choose
 from diptych.ops.base import OPS, attributes
+from diptych.schedule.gate import scaled_weights
 from diptych.schedule.views import View, contiguous
 from diptych.schedule.winograd import lower_winograd, winograd_pads
 
@@ -170,7 +171,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
     w = ctx.constant(node.inputs[1])
     assert w is not None
     groups, plain = at["groups"], at["plain_input"]
-    x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
+    x, out = ctx.view(group.gate[0] if group.gate else node.inputs[0]), ctx.result(group.results[0])
     o, c, *kernel = w.shape
     winograd = ctx.winograd.get(node.outputs[0])
     pads = winograd_pads(at["pads"], out.shape[2], out.shape[3], winograd.geometry.m) if winograd else at["pads"]
@@ -202,6 +203,9 @@ def lower_conv(ctx: Context, group: Group) -> None:
         (groups, panels, per_panel),
         lambda: np.stack([pack_weights(g) for g in w.reshape(groups, o // groups, c, len(taps))]),
     )
+    w_image = 0  # the weights are the same for all images of a batch
+    if group.gate:
+        weights, w_image = scaled_weights(ctx, weights, ctx.view(group.gate[1]), c), panels * per_panel
     per_group = 0 if groups == 1 else c // PANEL * x.strides[1]
     row = step[-2] if len(step) > 1 else 0
     x_side = Side((x.strides[0], per_group, *step[:-2]), row, step[-1], 0)
@@ -211,7 +215,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
     blocks, tail = (0, c) if plain else divmod(c, PANEL)
     params = ContractParams(
         (n, groups, *outer), rows, cols, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
-        (0, panels * per_panel, *(0 for _ in outer)), per_panel, _conv_side(out, panels), True, expr,
+        (w_image, panels * per_panel, *(0 for _ in outer)), per_panel, _conv_side(out, panels), True, expr,
         tuple(sides), t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer, t.prefetch,
     )  # fmt: skip
     args = [x, weights, *views, out]

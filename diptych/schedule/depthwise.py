@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from diptych.kernels.depthwise import make_depthwise
 from diptych.ops.base import attributes
-from diptych.ops.blocked import BLOCK
+from diptych.schedule.expand import depthwise_blocks
 from diptych.schedule.views import View
 
 if TYPE_CHECKING:
-    from diptych.ir import Array
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
 
@@ -36,16 +33,9 @@ def lower_depthwise(ctx: Context, group: Group) -> None:
         return View(view.buffer, view.offset, (*view.shape[:2], 1, *view.shape[2:]),
                     (*view.strides[:2], 0, *view.strides[2:]), view.dtype)  # fmt: skip
 
-    def blocks(array: Array) -> Array:
-        """[channels, ...] -> [blocks, ..., 16]."""
-        count = -(-channels // BLOCK)
-        padded = np.zeros((count * BLOCK, *array.shape[1:]), np.float32)
-        padded[:channels] = array
-        return np.moveaxis(padded.reshape(count, BLOCK, *array.shape[1:]), 1, -1)
-
     kernel = w.reshape(channels, *(1,) * lead, *w.shape[2:])
-    weights = ctx.weights(blocks(kernel))
-    bias = [ctx.weights(blocks(b)) for v in node.inputs[2:] if (b := ctx.constant(v)) is not None]
+    weights = ctx.weights(depthwise_blocks(kernel))
+    bias = [ctx.weights(depthwise_blocks(b)) for v in node.inputs[2:] if (b := ctx.constant(v)) is not None]
     epilogue, extra = ctx.expression(group.epilogue, first=(node.outputs[0],), results=group.results)
     extras = [ctx.view(v).broadcast(out.shape) for v in extra]
     extras = [image(v if v.strides[-1] in (0, 1) else ctx.copy(v, "epilogue operand")) for v in extras]

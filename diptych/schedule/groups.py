@@ -24,16 +24,22 @@ _REGION = 40  # nodes in one fused region at most
 
 @dataclass(slots=True)
 class Group:
-    """Nodes that become one kernel: prologue -> anchor -> epilogue, or elementwise nodes alone (anchor None)."""
+    """Nodes that become one kernel: prologue -> anchor -> epilogue, or elementwise nodes alone (anchor None).
+
+    `before` is a whole group whose result only this one reads, row by row as it is made (schedule/expand.py);
+    `gate` is (image, factors): the anchor reads their product, and its weights take the factors (schedule/gate.py).
+    """
 
     anchor: Node | None
     prologue: list[Node] = field(default_factory=list)
     epilogue: list[Node] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    before: Group | None = None
+    gate: tuple[int, int] | None = None
 
     @property
     def nodes(self) -> list[Node]:
-        return [*self.prologue, *([self.anchor] if self.anchor else []), *self.epilogue]
+        return [*(self.before.nodes if self.before else []), *self.prologue, *([self.anchor] if self.anchor else []), *self.epilogue]
 
     @property
     def results(self) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv
 from diptych.schedule.depthwise import lower_depthwise
 from diptych.schedule.detection import DETECTION, lower_detection
+from diptych.schedule.expand import join_depthwise, lower_expand
+from diptych.schedule.gate import join_gates
 from diptych.schedule.groups import partition
 from diptych.schedule.indexing import INDEXING, lower_indexing
 from diptych.schedule.naive import lower_plain_conv, lower_product
@@ -42,6 +44,8 @@ def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False,
         t = graph.types[v]
         ctx.views[v] = _whole(ctx, "input", i, t.shape, t.dtype, t.nbytes)
     groups = partition(graph, fuse)
+    if fuse:
+        groups = join_gates(graph, join_depthwise(graph, groups))
     made = {v for g in groups for v in g.results}
     finals = []  # outputs that are views, constants, inputs, or named twice: copied at the end
     for i, v in enumerate(graph.outputs):
@@ -85,6 +89,9 @@ def _reduce(ctx: Context, group: Group) -> None:
     assert node is not None
     a, x = attributes(node.op), node.inputs[0]
     shape = ctx.graph.types[x].shape
+    if x in ctx.sums and not group.prologue and node.op.name == "sum" and a["axes"] == (2, 3) and a["keepdims"]:
+        _reduce_sums(ctx, group)
+        return
     prologue, values = ctx.expression(group.prologue, results=(x,)) if group.prologue else (Expr.identity(), [x])
     axes = tuple(a["axes"])
     epilogue, extra = ctx.expression(group.epilogue, first=(node.outputs[0],), results=group.results)
@@ -106,8 +113,26 @@ def _reduce(ctx: Context, group: Group) -> None:
     ctx.call(kernel, [*views, *extras, target])
 
 
+def _reduce_sums(ctx: Context, group: Group) -> None:
+    """The sum over an image's pixels, from the sums of its parts that the kernel that made the image left."""
+    node = group.anchor
+    assert node is not None
+    source, out = ctx.sums[node.inputs[0]], ctx.result(group.results[0])
+    epilogue, extra = ctx.expression(group.epilogue, first=(node.outputs[0],), results=group.results)
+    keep = [0, 1, len(out.shape) - 1]
+    extras = [ctx.view(v).broadcast(out.shape).only(keep) for v in extra]
+    target = out.only(keep)
+    kernel = make_reduce(
+        source.shape, (2,), Expr.identity(), (node.op,), epilogue, [source.operand], [v.operand for v in extras],
+        [target.operand], ctx.target,
+    )  # fmt: skip
+    ctx.call(kernel, [source, *extras, target])
+
+
 def _conv(ctx: Context, group: Group) -> None:
-    if group.prologue:
+    if group.before is not None:
+        lower_expand(ctx, group)
+    elif group.prologue:
         lower_staged(ctx, group)
     else:
         (lower_depthwise if is_depthwise(ctx, group) else lower_conv)(ctx, group)

@@ -185,3 +185,17 @@ def test_far_arguments_of_sine_keep_their_digits() -> None:
         got = compiled(lambda k, v, name=name: getattr(k, name)(v), ["f32"], "f32", lanes=4)(x)
         exact = np.array([getattr(math, name)(float(v)) for v in x])
         assert ulps(got, exact).max() <= bound(name)
+
+
+def test_silu(rng: np.random.Generator) -> None:
+    for dtype, wide, x in (("f32", np.float64, sweep32(rng)), ("f64", np.longdouble, sweep64(rng))):
+        got = compiled(lambda k, v: k.silu(v), [dtype], dtype, lanes=4)(x)
+        with np.errstate(all="ignore"):
+            factor = 1 / (1 + np.exp(-x.astype(wide)))
+            exact = x * factor
+        normal = ~(factor < np.finfo(x.dtype).tiny)
+        error, where = worst("silu", x[normal], got[normal], exact[normal])
+        assert error <= bound("silu") + 0.001, where
+        vanishing = ~normal & np.isfinite(x)
+        assert np.all(np.abs(got[vanishing]) <= np.abs(exact[vanishing]).astype(x.dtype) + np.finfo(x.dtype).tiny)
+        assert np.all(np.isnan(got[np.isneginf(x)]))  # -inf * 0

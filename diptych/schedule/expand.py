@@ -1,0 +1,126 @@
+"""A convolution that only a depthwise convolution reads becomes part of it: one kernel, no image between in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.kernels.expand import Window, make_expand, row_parts
+from diptych.ops.base import attributes
+from diptych.ops.blocked import BLOCK
+from diptych.schedule.groups import Group
+
+if TYPE_CHECKING:
+    from diptych.ir import Array, Graph, Node
+    from diptych.schedule.context import Context
+
+__all__ = ["depthwise_blocks", "join_depthwise", "lower_expand"]
+
+_FEWEST_COLUMNS = 5  # register tiles do not cross rows here: narrower ones leave the FMA pipelines waiting
+
+
+def join_depthwise(graph: Graph, groups: list[Group]) -> list[Group]:
+    """The groups with convolutions joined to the depthwise ones that alone read them; each refusal has its reason."""
+    by_result = {g.results[0]: g for g in groups if g.anchor is not None and g.anchor.op.name == "blocked_conv"}
+    uses = graph.uses()
+    joined: set[int] = set()
+    for group in groups:
+        node = group.anchor
+        if node is None or not _is_depthwise(graph, node):
+            continue
+        before = by_result.get(node.inputs[0])
+        if before is None:
+            continue
+        why = _objection(graph, before, group, uses)
+        if why:
+            group.refused.append(f"not joined with {before.name}: {why}")
+            continue
+        group.before = before
+        joined.add(id(before))
+    return [g for g in groups if id(g) not in joined]
+
+
+def _is_depthwise(graph: Graph, node: Node) -> bool:
+    if node.op.name != "blocked_conv" or attributes(node.op)["groups"] == 1:
+        return False
+    shape = graph.types[node.inputs[1]].shape
+    return len(shape) == 4 and shape[1] == 1
+
+
+def _objection(graph: Graph, before: Group, group: Group, uses: dict[int, list[Node]]) -> str:
+    """Why two convolutions stay kernels of their own; empty if they become one."""
+    one, two = before.anchor, group.anchor
+    assert one is not None and two is not None
+    value = two.inputs[0]
+    a, d = attributes(one.op), attributes(two.op)
+    shape, y = graph.types[one.inputs[1]].shape, graph.types[value].shape
+    if before.prologue or group.prologue:
+        return "it has a prologue"
+    if value in graph.outputs or [u for u in uses.get(value, []) if u is not two]:
+        return "its result is read elsewhere too"
+    if any(v not in graph.constants for n in (one, two) for v in n.inputs[1:]):
+        return "weights are not constant"
+    if a["groups"] != 1 or len(shape) != 4:
+        return "only dense convolutions of images are joined"
+    if set(a["dilations"]) | set(d["dilations"]) != {1}:
+        return "dilated windows"
+    if not a["plain_input"] and (shape[2:] != (1, 1) or any(p != (0, 0) for p in a["pads"])):
+        return "a window over many channels"
+    if not _unary(graph, before, one.outputs[0]) or not _unary(graph, group, two.outputs[0]):
+        return "an epilogue reads another operand"
+    if y[3] < _FEWEST_COLUMNS:
+        return f"rows of {y[3]} pixels are too short for register tiles of their own"
+    return ""
+
+
+def _unary(graph: Graph, group: Group, value: int) -> bool:
+    """Whether the epilogue is a function of the anchor's result (and of scalar constants) alone."""
+    made = {value, *(v for n in group.epilogue for v in n.outputs)}
+    others = {v for n in group.epilogue for v in n.inputs if v not in made}
+    return all(v in graph.constants and graph.types[v].size == 1 for v in others)
+
+
+def depthwise_blocks(array: Array) -> Array:
+    """[channels, ...] -> [blocks, ..., 16], zeros beyond the channels."""
+    channels = array.shape[0]
+    count = -(-channels // BLOCK)
+    padded = np.zeros((count * BLOCK, *array.shape[1:]), np.float32)
+    padded[:channels] = array
+    return np.moveaxis(padded.reshape(count, BLOCK, *array.shape[1:]), 1, -1)
+
+
+def lower_expand(ctx: Context, group: Group) -> None:
+    """The joined convolutions of a group as one kernel."""
+    before, two = group.before, group.anchor
+    assert before is not None and two is not None and before.anchor is not None
+    one = before.anchor
+    a, d = attributes(one.op), attributes(two.op)
+    w1, w2 = ctx.constant(one.inputs[1]), ctx.constant(two.inputs[1])
+    assert w1 is not None and w2 is not None
+    x, out = ctx.view(one.inputs[0]), ctx.result(group.results[0])
+    if x.strides[-1] != 1:
+        x = ctx.copy(x, "convolution input")
+    channels = w1.shape[1]
+
+    def bias(node: Node) -> Array:
+        found = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        return depthwise_blocks(np.zeros(w2.shape[0], np.float32) if found is None else found)
+
+    packed = depthwise_blocks(w1.transpose(0, 2, 1, 3))  # [B, KH, C, KW, 16]
+    weights = [ctx.weights(v) for v in (packed, bias(one), depthwise_blocks(w2[:, 0]), bias(two))]
+    first, _ = ctx.expression(before.epilogue, first=(one.outputs[0],), results=before.results)
+    second, _ = ctx.expression(group.epilogue, first=(two.outputs[0],), results=group.results)
+    one_window = Window(w1.shape[2:], a["strides"], a["pads"])
+    window = Window(w2.shape[2:], d["strides"], d["pads"])
+    n, blocks, rows, _, _ = out.shape
+    parts = row_parts(n, blocks, rows, ctx.graph.types[two.inputs[0]].shape[3], window, ctx.target)
+    args = [x, *weights, out]
+    result = group.results[0]
+    if any(n.op.name == "sum" and attributes(n.op)["axes"] == (2, 3) for n in ctx.graph.uses().get(result, [])):
+        ctx.sums[result] = ctx.temp((n, blocks, parts, BLOCK))
+        args.append(ctx.sums[result])
+    kernel = make_expand(
+        [v.operand for v in args], one_window, window, a["plain_input"], channels, first, second, parts, ctx.target
+    )
+    ctx.call(kernel, args)
