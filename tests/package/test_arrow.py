@@ -27,15 +27,17 @@ ARROW: dict[str, set[str]] = {
     "kernels": {"errors", "ir", "codegen"},
     "schedule": {"errors", "ir", "ops", "kernels", "options"},
     "runtime": {"errors", "ir"},
-    "compiler": {"_version", "errors", "ir", "codegen", "kernels", "passes", "schedule", "options", "runtime"},
-    "compiled": {"errors", "ir", "compiler", "runtime", "targets", "options"},
+    "fingerprint": {"_version", "ir", "runtime"},
+    "progress": set(),
+    "compiler": {"_version", "fingerprint", "errors", "ir", "codegen", "kernels", "passes", "schedule", "options", "runtime"},
+    "compiled": {"errors", "fingerprint", "ir", "compiler", "kernels", "progress", "runtime", "targets", "options"},
     "profile": {"errors", "ir", "codegen", "kernels", "compiler", "runtime", "targets"},
-    "artifact": {"errors", "ir", "ops"},
-    "model": {"artifact", "compiled", "errors", "frontends", "ir", "passes", "options"},
-    "api": {"artifact", "errors", "frontends", "ir", "model", "options", "runtime"},
+    "artifact": {"errors", "fingerprint", "frontends", "ir", "ops", "runtime"},
+    "model": {"artifact", "compiled", "errors", "fingerprint", "frontends", "ir", "passes", "options", "progress"},
+    "api": {"artifact", "errors", "frontends", "ir", "model", "options", "progress", "runtime"},
     "__init__": {"_version", "api", "errors", "ir", "model"},
     "compare": {"__init__", "_version", "api", "errors", "frontends", "ir", "model", "profile"},
-    "cli": {"__init__", "_version", "api", "compare", "errors", "frontends", "ir", "model", "passes", "profile"},
+    "cli": {"__init__", "_version", "api", "compare", "errors", "frontends", "ir", "model", "passes", "profile", "runtime"},
 }
 # Packages beyond the standard library and NumPy that may be imported at module level, by path prefix.
 EXTERNAL = {
