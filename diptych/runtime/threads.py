@@ -146,6 +146,7 @@ class Pool:
                 return
             native = support()
             self._set(r.POOL_SPIN, self._spins())
+            self._allow_moves()
             try:
                 for ith in range(1, self.threads):
                     worker = threading.Thread(
@@ -162,6 +163,13 @@ class Pool:
                 if not isinstance(problem, RuntimeError):
                     raise
             self._set(r.POOL_LIVE, 1)
+
+    def _allow_moves(self) -> None:
+        """Tell the workers which CPUs there are, if there is one for each thread (see `part` in support_ir)."""
+        cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        mask = sum(1 << cpu for cpu in cpus if cpu < 8 * r.CPUS_BYTES)
+        (ctypes.c_char * r.CPUS_BYTES).from_address(self.address + r.POOL_CPUS).raw = mask.to_bytes(r.CPUS_BYTES, "little")
+        self._set(r.POOL_MOVES, int(len(cpus) >= self.threads > 1))
 
     def _spins(self) -> int:
         if self.threads > _available_cores():
