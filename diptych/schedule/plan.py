@@ -54,6 +54,7 @@ class Plan:
     outputs: tuple[tuple[str, TensorType], ...]
     constants: Constants = field(compare=False, repr=False)
     fused: tuple[tuple[str, ...], ...] = ()  # per step, the operators in it
+    notes: tuple[tuple[str, ...], ...] = ()  # per step, why it is done this way
 
     @property
     def weights(self) -> Array:
@@ -143,7 +144,7 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
         tuple(kernels), tuple(steps), arena + threads * scratch, arena, scratch,
         tuple((name, graph.types[v]) for name, v in zip(graph.input_names, graph.inputs, strict=True)),
         tuple((name, graph.types[v]) for name, v in zip(graph.output_names, graph.outputs, strict=True)),
-        constants, tuple(c.fused for c in ctx.calls),
+        constants, tuple(c.fused for c in ctx.calls), tuple(c.notes for c in ctx.calls),
     )  # fmt: skip
 
 

@@ -32,12 +32,14 @@ ARROW: dict[str, set[str]] = {
     "compiler": {"_version", "fingerprint", "errors", "ir", "codegen", "kernels", "passes", "schedule", "options", "runtime"},
     "compiled": {"errors", "fingerprint", "ir", "compiler", "kernels", "progress", "runtime", "targets", "options"},
     "profile": {"errors", "ir", "codegen", "kernels", "compiler", "runtime", "targets"},
+    "calibrate": {"codegen", "fingerprint", "runtime", "targets"},
+    "explain": {"calibrate", "errors", "ir", "profile"},
     "artifact": {"errors", "fingerprint", "frontends", "ir", "ops", "runtime"},
     "model": {"artifact", "compiled", "errors", "fingerprint", "frontends", "ir", "passes", "options", "progress"},
     "api": {"artifact", "errors", "frontends", "ir", "model", "options", "progress", "runtime"},
     "__init__": {"_version", "api", "errors", "ir", "model"},
     "compare": {"__init__", "_version", "api", "errors", "frontends", "ir", "model", "profile"},
-    "cli": {"__init__", "_version", "api", "compare", "errors", "frontends", "ir", "model", "passes", "profile", "runtime"},
+    "cli": {"__init__", "_version", "api", "calibrate", "compare", "errors", "explain", "frontends", "ir", "model", "passes", "profile", "runtime"},
 }
 # Packages beyond the standard library and NumPy that may be imported at module level, by path prefix.
 EXTERNAL = {
