@@ -13,11 +13,13 @@ from diptych.frontends.graph import GraphSource
 from diptych.ir import Graph, TensorType, dtype_of
 from diptych.model import Model
 from diptych.options import Options
+from diptych.progress import default_progress
 
 if TYPE_CHECKING:
     import os
 
     from diptych.frontends.base import Source
+    from diptych.progress import Progress
 
 __all__ = ["compile", "load", "open"]
 
@@ -47,7 +49,8 @@ def load(path: str | os.PathLike[str], params: str | os.PathLike[str] | None = N
 
 def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"] = "f32",
             accuracy: Literal["fast", "strict"] = "fast", threads: int | None = None, target: str | None = None,
-            dynamic: Mapping[str, Sequence[int]] | str | None = None) -> Model:  # fmt: skip
+            dynamic: Mapping[str, Sequence[int]] | str | None = None,
+            progress: Progress | None = None) -> Model:  # fmt: skip
     """Compile a model to native code for this machine.
 
     >>> import numpy as np, diptych
@@ -68,6 +71,8 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
     target: "x86-64-v4", "x86-64-v3", "aarch64" or "numpy" (interprets); default: the best of this machine.
     dynamic: "batch" when axis 0 of every input is a batch of independent rows: any batch size is then served
         without a new compilation.
+    progress: called as progress(stage, done, total) while it compiles: "passes", then "kernels" with how many are
+        done, then "done". Default: a line on standard error, when that is a terminal and it takes over two seconds.
 
     Raises UnsupportedError (with the list of what is missing) and InputError.
     """
@@ -82,17 +87,21 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
     source = _source(model, example_inputs, dynamic)
     types = _types(source, None if source is not model and hasattr(source, "flatten_inputs") else example_inputs)
     options = Options(precision, accuracy, threads or _cpu_count())
-    return Model(source, types, options, target, batch=dynamic == "batch")
+    return Model(source, types, options, target, dynamic == "batch", progress or default_progress())
 
 
-def open(path: str | os.PathLike[str], *, threads: int | None = None, target: str | None = None) -> Model:
-    """Open what `Model.save` wrote.
+def open(path: str | os.PathLike[str], *, threads: int | None = None, target: str | None = None,
+         progress: Progress | None = None) -> Model:  # fmt: skip
+    """Open what `Model.save` wrote; when it was opened here before, from the cache and within a fraction of a second.
 
     >>> model = diptych.open("net.diptych")  # doctest: +SKIP
-    """
-    from diptych.artifact import read
 
-    return Model(GraphSource(read(path)), None, Options(threads=threads or _cpu_count()), target)
+    threads, target, progress: as for `compile`. Raises FormatError for a file that is no saved model.
+    """
+    from diptych.artifact import SavedSource
+
+    options = Options(threads=threads or _cpu_count())
+    return Model(SavedSource(path), None, options, target, progress=progress or default_progress())
 
 
 def _cpu_count() -> int:

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.errors import FormatError
-from diptych.ir.text import parse_graph, print_graph
+from diptych.fingerprint import of_file
 from diptych.ir.types import TensorType, numpy_dtype
-from diptych.ops import OPS
+from diptych.runtime.cache import default_cache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from io import FileIO
 
     from diptych.ir import Array, Graph
 
-__all__ = ["read", "read_test_vector", "write"]
+__all__ = ["SavedSource", "read", "read_test_vector", "write"]
 
 _NAMES = {
     "f32": "F32", "f64": "F64", "f16": "F16", "bf16": "BF16", "bool": "BOOL", "i8": "I8", "u8": "U8", "i16": "I16",
@@ -39,6 +40,8 @@ _FORMAT = "diptych 1"
 def write(path: str | os.PathLike[str], graph: Graph, test_in: Mapping[str, Array] | None = None,
           test_out: Mapping[str, Array] | None = None) -> None:  # fmt: skip
     """Write a Graph; `test_in` and `test_out` are inputs and the outputs they gave, kept for checking later."""
+    from diptych.ir.text import print_graph
+
     tensors: dict[str, tuple[Array, str]] = {}
     for v, array in graph.constants.items():
         tensors[f"const:{v}"] = (array, graph.types[v].dtype)
@@ -68,7 +71,15 @@ def write(path: str | os.PathLike[str], graph: Graph, test_in: Mapping[str, Arra
 
 def read(path: str | os.PathLike[str]) -> Graph:
     """The Graph of a saved model; its constants are views of the mapped file. Raises FormatError."""
-    header, tensors = _load(path)
+    with open(path, "rb", buffering=0) as f:
+        return _graph(path, f)
+
+
+def _graph(path: str | os.PathLike[str], f: FileIO) -> Graph:
+    from diptych.ir.text import parse_graph
+    from diptych.ops import OPS  # all operators: a start from the cache does without
+
+    header, tensors = _load(path, f)
     constants = {}
     for name, array in tensors.items():
         if name.startswith("const:"):
@@ -78,24 +89,67 @@ def read(path: str | os.PathLike[str]) -> Graph:
     return parse_graph(header["graph"], constants, ops=OPS)
 
 
+class SavedSource:
+    """A saved model as a Source. The file stays open: what is read later is what was opened, whatever became of its name."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115
+        self._seen: tuple[str, dict[str, TensorType]] | None = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+    def _known(self) -> tuple[str, dict[str, TensorType]]:
+        if self._seen is None:
+            graph = self.graph({})
+            self._seen = graph.name, graph.input_types()
+        return self._seen
+
+    @property
+    def name(self) -> str:
+        """The name of the Graph."""
+        return self._known()[0]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs, in order."""
+        return tuple(self._known()[1])
+
+    def default_types(self) -> dict[str, TensorType]:
+        """The types it was saved with, the only ones it has."""
+        return dict(self._known()[1])
+
+    def fingerprint(self) -> str:
+        """What stands for the content of the file, test vector and all."""
+        return of_file(self._file, default_cache())
+
+    def graph(self, types: Mapping[str, TensorType]) -> Graph:
+        """The Graph, whose constants are views of the mapped file."""
+        from diptych.frontends.graph import GraphSource
+
+        return GraphSource(_graph(self._path, self._file)).graph(types)
+
+
 def read_test_vector(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Array]]:
     """The inputs and outputs kept in a saved model."""
-    _, tensors = _load(path)
+    with open(path, "rb", buffering=0) as f:
+        _, tensors = _load(path, f)
     return tuple(  # type: ignore[return-value]
         {n.removeprefix(p): a for n, a in tensors.items() if n.startswith(p)} for p in ("in:", "out:")
     )
 
 
-def _load(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Array]]:
-    with open(path, "rb") as f:
-        size = os.fstat(f.fileno()).st_size
-        if size < 8:
-            raise FormatError(f"{path}: {size} bytes are no saved model")
-        length = int.from_bytes(f.read(8), "little")
-        if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
-            raise FormatError(f"{path}: a header of {length} bytes does not fit a file of {size}: not a saved model")
-        text = f.read(length)
-        mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+def _load(path: str | os.PathLike[str], f: FileIO) -> tuple[dict[str, str], dict[str, Array]]:
+    size = os.fstat(f.fileno()).st_size
+    if size < 8:
+        raise FormatError(f"{path}: {size} bytes are no saved model")
+    length = int.from_bytes(os.pread(f.fileno(), 8, 0), "little")
+    if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
+        raise FormatError(f"{path}: a header of {length} bytes does not fit a file of {size}: not a saved model")
+    text = os.pread(f.fileno(), length, 8)
+    mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         header = json.loads(text, object_pairs_hook=_no_duplicates)
         meta = header.pop("__metadata__")

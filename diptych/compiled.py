@@ -1,65 +1,161 @@
-"""Compiled: a Graph made ready to run for its own input types, by native code or by the NumPy target."""
+"""Compiled: a model made ready to run for its own input types, by native code or by the NumPy target.
+
+What was compiled before is read back from the cache, whole: then neither operators, passes and kernels nor LLVM are
+imported, and the Graph and the Plan are made only when somebody asks for them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from functools import cached_property
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych import compiler
 from diptych.errors import InputError
-from diptych.ir import dtype_of
+from diptych.fingerprint import of_compiler
+from diptych.ir.types import dtype_of
 from diptych.runtime.cache import default_cache
 from diptych.runtime.executable import Executable
+from diptych.runtime.prepared import Prepared, Signature, keep, recall
 from diptych.targets import host
-from diptych.targets.numpy import interpret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diptych.ir import Array, Graph
     from diptych.options import Options
+    from diptych.progress import Progress
     from diptych.schedule.plan import Plan
+    from diptych.targets.base import Target
 
 __all__ = ["Compiled"]
 
 TINY_NS = 20_000.0  # below this a second thread costs more than it brings
+_LARGE = 40  # nodes: from here on compiling takes longer than starting processes for it
 
 
 class Compiled:
-    """A Graph compiled for its input types: the graph, its plan, and the native callable."""
+    """A model compiled for its input types: signature, native callable, and on demand its Graph and Plan."""
 
-    def __init__(self, graph: Graph, options: Options, target: str | None) -> None:
-        self.graph = graph
-        self.plan: Plan | None = None
+    def __init__(self, make_graph: Callable[[], Graph], content: Callable[[Graph | None], str | None], options: Options,
+                 target: str | None, progress: Progress | None = None) -> None:  # fmt: skip
+        """`content(None)` names what is compiled without its Graph, or is None; then `content(graph)` does."""
+        self._make_graph, self._options = make_graph, options
         self.call: Callable[..., Any]
+        self.inputs: Signature
+        self.outputs: Signature
+        self.executable: Executable | None = None
         if target == "numpy":
             self.call = self._interpret
+            graph = self.graph
+            self.name = graph.name
+            self.inputs, self.outputs = tuple(graph.input_types().items()), tuple(graph.output_types().items())
             return
-        machine = host.find(target)
+        self._machine = machine = host.find(target)
         if not machine.is_host:
             raise InputError(f"target {machine.name!r} cannot run on this machine; use `diptych.compiler.object_of`")
-        plan = compiler.compile_plan(graph, options, machine)
-        if plan.cost < TINY_NS and options.threads > 1:
-            plan = compiler.compile_plan(graph, replace(options, threads=1), machine)
-        self.plan = plan
-        threads = 1 if plan.cost < TINY_NS else options.threads
-        code = default_cache().get_or_make(
-            compiler.cache_key(plan, machine), lambda: compiler.object_of(plan, machine)
-        )
+        cache = default_cache()
+        name = content(None)
+        if name is None and cache.folder is not None:
+            name = content(self.graph)
+        key = hashlib.sha256(repr((name, options, machine, of_compiler())).encode()).hexdigest()
+        made = recall(cache, key, options.threads) if name is not None else None
+        if made is None:
+            made = self._build(progress)
+            if content(None) is not None:
+                self.__dict__.pop("graph", None)  # with its weights: it can be made again, from a file
+            if name is not None:
+                keep(cache, key, made, options.threads)
+        self.name, self.inputs, self.outputs = made.name, made.inputs, made.outputs
         self.executable = Executable(
-            code, weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs, outputs=plan.outputs,
-            threads=threads, parallel=threads > 1,
+            made.code, weights=made.weights, arena_bytes=made.arena_bytes, inputs=made.inputs, outputs=made.outputs,
+            threads=made.threads, parallel=made.threads > 1,
         )  # fmt: skip
         self.call = self.executable.call
 
+    @cached_property
+    def graph(self) -> Graph:
+        """The Graph as the frontend made it."""
+        return self._make_graph()
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The Plan that the native code was made from; None for the NumPy target."""
+        return None if self.executable is None else self._planned(self.graph, self._options, self._machine)
+
+    @staticmethod
+    def _planned(graph: Graph, options: Options, machine: Target) -> Plan:
+        from diptych import compiler
+
+        plan = compiler.compile_plan(graph, options, machine)
+        if plan.cost < TINY_NS and options.threads > 1:
+            plan = compiler.compile_plan(graph, replace(options, threads=1), machine)
+        return plan
+
+    def _build(self, progress: Progress | None) -> Prepared:
+        from diptych import compiler
+        from diptych.kernels.worker import Workers, processes
+        from diptych.runtime.elf import parse_object
+        from diptych.runtime.link import prelink
+
+        report = progress or (lambda what, done, total: None)
+        graph, machine = self.graph, self._machine
+        # Started before they are needed: they import LLVM while the passes run here.
+        workers = Workers(processes(), [compiler.__name__]) if len(graph.nodes) >= _LARGE else None
+        try:
+            report("passes", 0, 1)
+            plan = self._planned(graph, self._options, machine)
+            pack = _Aside(lambda: plan.weights)
+            objects = compiler.objects_of(
+                plan, machine, default_cache(), workers, lambda done, total: report("kernels", done, total)
+            )
+            weights = pack.result()
+        except BaseException:
+            if workers is not None:
+                workers.close(kill=True)
+            raise
+        if workers is not None:
+            workers.close()
+        code = prelink([parse_object(code) for code in objects])
+        threads = 1 if plan.cost < TINY_NS else self._options.threads
+        report("done", 1, 1)
+        return Prepared(graph.name, plan.inputs, plan.outputs, plan.arena_bytes, threads, code, weights)
+
     def _interpret(self, *arrays: Array) -> Any:
+        from diptych.targets.numpy import interpret
+
         given = {}
-        for (name, t), a in zip(self.graph.input_types().items(), arrays, strict=True):
+        for (name, t), a in zip(self.inputs, arrays, strict=True):
             a = np.asarray(a)
             if a.shape != t.shape or dtype_of(a) != t.dtype:
                 raise InputError(f"input {name!r}: {t} expected, {a.dtype}{list(a.shape)} given")
             given[name] = a
         outs = tuple(interpret(self.graph, given).values())
         return outs[0] if len(outs) == 1 else outs
+
+
+class _Aside:
+    """A computation on a thread of its own; `result` waits for it and raises what it raised."""
+
+    def __init__(self, work: Callable[[], Array]) -> None:
+        self._value: Array | None = None
+        self._problem: BaseException | None = None
+
+        def run() -> None:
+            try:
+                self._value = work()
+            except BaseException as e:
+                self._problem = e
+
+        self._thread = Thread(target=run)
+        self._thread.start()
+
+    def result(self) -> Array:
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+        assert self._value is not None
+        return self._value

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.errors import DiptychError, InputError
-from diptych.frontends.graph import GraphSource
 from diptych.ir import TensorType, dtype_of, numpy_dtype
 
 if TYPE_CHECKING:
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
 
     from diptych.compiled import Compiled
     from diptych.frontends.base import Source
+    from diptych.ir import Graph
     from diptych.options import Options
+    from diptych.progress import Progress
     from diptych.schedule.plan import Plan
 
 __all__ = ["Model"]
@@ -34,39 +35,57 @@ class Model:
     """
 
     def __init__(self, source: Source, types: Mapping[str, TensorType] | None, options: Options,
-                 target: str | None = None, batch: bool = False) -> None:  # fmt: skip
+                 target: str | None = None, batch: bool = False, progress: Progress | None = None) -> None:  # fmt: skip
+        from diptych.compiled import Compiled  # the runtime: only who makes a model pays for it
+
         self._source = source
+        self._progress = progress
         self._options = options
         self._target = target
         self._batch = batch
         self._lock = threading.Lock()
-        types = types or source.default_types()
-        if types is None:
-            raise InputError("the input types are not known: give example_inputs")
-        self.input_names: tuple[str, ...] = tuple(source.input_names)
         self._compiled: dict[tuple[TensorType, ...], Compiled] = {}
-        self._main = self._for(tuple(types[n] for n in self.input_names))
-        self.graph = self._main.graph
-        self.output_names: tuple[str, ...] = self.graph.output_names
+        fingerprint = getattr(source, "fingerprint", None)
+        if types is None and fingerprint is not None:
+            # The cache may hold all of it: then the source is not read, and not even its types are known before.
+            self._main = Compiled(lambda: source.graph({}), lambda _: fingerprint(), options, target, progress)
+            self._compiled[tuple(t for _, t in self._main.inputs)] = self._main
+        else:
+            types = types or source.default_types()
+            if types is None:
+                raise InputError("the input types are not known: give example_inputs")
+            self._main = self._for(tuple(types[n] for n in source.input_names), tuple(source.input_names))
+        self.input_types: dict[str, TensorType] = dict(self._main.inputs)
+        self.output_types: dict[str, TensorType] = dict(self._main.outputs)
+        self.input_names: tuple[str, ...] = tuple(self.input_types)
+        self.output_names: tuple[str, ...] = tuple(self.output_types)
         self._structured = hasattr(source, "unflatten_outputs") and not getattr(source, "is_flat", False)
         self._fast = self._main.call
         self._sizes = self._prepare_batches() if batch else {}
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{n}: {t}" for n, t in self.graph.input_types().items())
-        outs = ", ".join(f"{n}: {t}" for n, t in self.graph.output_types().items())
-        return f"Model({self._source.name}: ({ins}) -> ({outs}))"
+        ins = ", ".join(f"{n}: {t}" for n, t in self.input_types.items())
+        outs = ", ".join(f"{n}: {t}" for n, t in self.output_types.items())
+        return f"Model({self._main.name}: ({ins}) -> ({outs}))"
 
-    def _for(self, types: tuple[TensorType, ...]) -> Compiled:
-        from diptych.compiled import Compiled  # the compiler and the operators: only who compiles pays for them
+    @property
+    def graph(self) -> Graph:
+        """The Graph that was compiled first."""
+        return self._main.graph
+
+    def _for(self, types: tuple[TensorType, ...], names: tuple[str, ...] = ()) -> Compiled:
+        from diptych.compiled import Compiled
+        from diptych.fingerprint import of_graph
 
         found = self._compiled.get(types)
         if found is None:
             with self._lock:
                 found = self._compiled.get(types)
                 if found is None:
-                    graph = self._source.graph(dict(zip(self.input_names, types, strict=True)))
-                    found = self._compiled[types] = Compiled(graph, self._options, self._target)
+                    graph = self._source.graph(dict(zip(names or self.input_names, types, strict=True)))
+                    found = self._compiled[types] = Compiled(
+                        lambda: graph, lambda g: None if g is None else of_graph(g), self._options, self._target, self._progress
+                    )
         return found
 
     # -- calling ----------------------------------------------------------------------------------------------
@@ -102,7 +121,7 @@ class Model:
 
     def _bind(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> list[Any]:
         names = self.input_names
-        expected = ", ".join(f"{n}: {t}" for n, t in self.graph.input_types().items())
+        expected = ", ".join(f"{n}: {t}" for n, t in self.input_types.items())
         if len(args) > len(names):
             raise InputError(f"{len(args)} inputs given, the model takes {len(names)}: {expected}")
         bound = dict(zip(names, args))
@@ -118,7 +137,7 @@ class Model:
         return [bound[n] for n in names]
 
     def _run(self, arrays: Sequence[Array]) -> Any:
-        own = [t.shape for t in self.graph.input_types().values()]
+        own = [t.shape for t in self.input_types.values()]
         if not self._batch or any(
             a.ndim != len(s) or a.ndim == 0 or a.shape[1:] != s[1:] or len(a) != len(arrays[0])
             for a, s in zip(arrays, own, strict=True)
@@ -147,24 +166,26 @@ class Model:
 
     def _prepare_batches(self) -> dict[int, Compiled]:
         """The compiled batch sizes: the example's, and 1 where the model can be made for it."""
+        from diptych.artifact import SavedSource
+        from diptych.frontends.graph import GraphSource
         from diptych.passes.batch import mixing_node
 
         why = mixing_node(self.graph)
         if why is not None:
             raise InputError(f"dynamic='batch': the rows of the batch are not independent, or not shown to be: {why}")
-        types = self.graph.input_types()
+        types = self.input_types
         size = next(iter(types.values())).shape[0]
         if size == 0:
             raise InputError("dynamic='batch' needs example inputs with at least one row")
         sizes = {size: self._main}
-        if size != 1 and not isinstance(self._source, GraphSource):
+        if size != 1 and not isinstance(self._source, (GraphSource, SavedSource)):
             sizes[1] = self._for(tuple(t.with_shape((1, *t.shape[1:])) for t in types.values()))
         return sizes
 
     def _pick(self, arrays: Sequence[Array]) -> Compiled:
         """The compiled form for these arrays; another shape of the same rank and dtype compiles another form."""
         types = []
-        for (name, t), a in zip(self.graph.input_types().items(), arrays, strict=True):
+        for (name, t), a in zip(self.input_types.items(), arrays, strict=True):
             if t.dtype == "bf16" and (a.dtype == np.uint16 or a.dtype.name == "bfloat16"):
                 pass  # bit patterns, or ml_dtypes' own type: the call takes both
             elif dtype_of(a) != t.dtype:
@@ -176,13 +197,13 @@ class Model:
             return self._for(tuple(types))
         except DiptychError as e:
             given = ", ".join(f"{n}: {t}" for n, t in zip(self.input_names, types, strict=True))
-            made = ", ".join(f"{n}: {t}" for n, t in self.graph.input_types().items())
+            made = ", ".join(f"{n}: {t}" for n, t in self.input_types.items())
             raise InputError(f"the model was compiled for {made} and cannot be made for {given}: {e}") from e
 
     @property
     def threads(self) -> int:
         """Workers per call of the main compilation."""
-        return self._main.executable.threads if self._main.plan is not None else 1
+        return 1 if self._main.executable is None else self._main.executable.threads
 
     # -- looking inside -----------------------------------------------------------------------------------------
     @property
@@ -198,7 +219,7 @@ class Model:
         lines = [
             repr(self),
             f"{len(plan.steps)} steps, {len(plan.kernels)} distinct kernels, arena {plan.arena_bytes / 1e6:.2f} MB, "
-            f"weights {plan.weights.nbytes / 1e6:.2f} MB",
+            f"weights {plan.constants.nbytes / 1e6:.2f} MB",
         ]
         for step, fused in zip(plan.steps, plan.fused, strict=True):
             kernel = plan.kernels[step.kernel]
@@ -214,7 +235,7 @@ class Model:
 
         rng = np.random.default_rng(0)
         given = {}
-        for name, t in self.graph.input_types().items():
+        for name, t in self.input_types.items():
             sample = rng.standard_normal(t.shape) if t.dtype[0] == "f" else rng.integers(0, 2, t.shape)
             given[name] = sample.astype(numpy_dtype(t.dtype))
         result = self._main.call(*given.values())

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from diptych.cli.common import add_json, add_model, emit, named, open_source, specs_of, types_for
+from diptych.compare.subject import InputSpec, random_inputs
 from diptych.compare.table import table
 from diptych.ir import Graph, Node
 from diptych.ir.types import TensorType
@@ -19,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The arguments."""
     add_model(parser)
     parser.add_argument("--graph", action="store_true", help="print the whole graph")
-    parser.add_argument("--plan", action="store_true", help="compile, and show kernels, fusions and memory")
+    parser.add_argument("--plan", action="store_true", help="compile, run, and show for each step its kernel, why that one, its time and its share of the roofline")
     add_json(parser)
 
 
@@ -82,6 +83,9 @@ def _text(made: dict[str, Any]) -> str:
 def run(args: argparse.Namespace) -> int:
     """Read the model and show it."""
     import diptych
+    from diptych.calibrate import figures
+    from diptych.cli.plan_text import plan_text
+    from diptych.explain import as_json, explain
 
     model = named(args)
     assert model is not None  # add_model requires one
@@ -101,7 +105,12 @@ def run(args: argparse.Namespace) -> int:
     if args.plan:
         if compiled is None:
             compiled = diptych.compile(graph)
-        made["plan"] = str(compiled.describe())
-        text += "\n\n" + made["plan"]
+        f = figures(compiled.threads)
+        specs = [InputSpec(name, t) for name, t in compiled.input_types.items()]
+        reports = explain(compiled, *random_inputs(specs).values(), figures=f)
+        plan = compiled.plan
+        made["plan"] = {**as_json(reports, f), "arena_bytes": plan.arena_bytes, "weight_bytes": plan.constants.nbytes}
+        text += f"\n\n{len(plan.steps)} steps, {len(plan.kernels)} distinct kernels, arena {plan.arena_bytes / 1e6:.2f} MB, "
+        text += f"packed weights {plan.constants.nbytes / 1e6:.2f} MB\n\n" + plan_text(reports, f)
     emit(args, made, text)
     return 0

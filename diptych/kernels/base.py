@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diptych.ir.kernel import Expr, Kernel
     from diptych.targets.base import Target
 
-__all__ = ["EMITTERS", "Emitter", "emit_kernel", "emits", "evaluate"]
+__all__ = ["EMITTERS", "Emitter", "emit_kernel", "emits", "evaluate", "signature"]
 
 Emitter = Callable[["Fn", "Kernel"], None]
 EMITTERS: dict[str, Emitter] = {}
@@ -35,13 +35,17 @@ def emits(kind: str) -> Callable[[E], E]:
     return register
 
 
+def signature(kernel: Kernel) -> list[tuple[str, ir.Type]]:
+    """The arguments of a kernel's function."""
+    return [("begin", I64), ("end", I64), ("scratch", PTR)] + [(f"p{i}", PTR) for i in range(len(kernel.operands))]
+
+
 def emit_kernel(module: ir.Module, kernel: Kernel, name: str, target: Target) -> ir.Function:
     """Write `kernel` as function `name` into `module`.
 
     The emitter finds `fn.args["begin"]`, `["end"]` (work items), `["scratch"]` and `["p0"]`, `["p1"]` ... (operands).
     """
-    params = [("begin", I64), ("end", I64), ("scratch", PTR)] + [(f"p{i}", PTR) for i in range(len(kernel.operands))]
-    fn = Fn(module, name, params, target, internal=True)
+    fn = Fn(module, name, signature(kernel), target, internal=True)
     EMITTERS[kernel.kind](fn, kernel)
     return fn.finish()
 

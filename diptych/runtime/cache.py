@@ -1,4 +1,4 @@
-"""The on-disk cache of object code: private to the user, published only when complete, checked when read, bounded."""
+"""The on-disk cache of code and packed models: private to the user, published only when complete, checked, bounded."""
 
 from __future__ import annotations
 
@@ -7,22 +7,53 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from diptych.errors import DiptychError
+from diptych.errors import DiptychError, InputError
 
-__all__ = ["ObjectCache", "default_cache"]
+__all__ = ["CacheEntry", "ObjectCache", "default_cache", "parse_size"]
 
 _MAGIC = b"DIPTYCH1"
-_SUFFIX = ".obj"
+_SUFFIX, _MODEL = ".obj", ".model"
 _DIGEST = 32
+_LIMIT = 4 << 30  # bytes, unless DIPTYCH_CACHE_LIMIT says otherwise
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class CacheEntry(NamedTuple):
+    """One entry: the file's name, what it is ("model" or "object"), its bytes, when it was last used (epoch seconds)."""
+
+    name: str
+    kind: str
+    nbytes: int
+    used: float
+
+
+def parse_size(text: str) -> int:
+    """Bytes from a number with an optional unit K, M, G or T (powers of 1024).
+
+    >>> parse_size("2G") == 2 << 30
+    True
+    """
+    number, unit = text.strip().upper().removesuffix("B"), ""
+    if number[-1:] in ("K", "M", "G", "T"):
+        number, unit = number[:-1], number[-1]
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e15:
+        raise InputError(f"{text!r} is no size: a number with an optional K, M, G or T was expected, as in 4G")
+    return int(value * _UNITS[unit])
 
 
 class ObjectCache:
     """Object code by key, in a folder only this user can write to; safe with many processes at once.
 
     The folder is `folder`, else $DIPTYCH_CACHE, else $XDG_CACHE_HOME/diptych, else ~/.cache/diptych;
-    DIPTYCH_CACHE=off keeps nothing. A damaged entry counts as a miss and is removed. Machine code is run as read,
+    DIPTYCH_CACHE=off keeps nothing. Above `limit_bytes`, else $DIPTYCH_CACHE_LIMIT (as in "500M"), else 4 GiB, the least
+    recently used entries go. A damaged entry counts as a miss and is removed. Machine code is run as read,
     so a folder that others can write to is refused.
 
     >>> import tempfile
@@ -31,8 +62,11 @@ class ObjectCache:
     (True, b'code', None)
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, *, limit_bytes: int = 1 << 30) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None = None, *, limit_bytes: int | None = None) -> None:
         chosen = os.fspath(folder) if folder is not None else os.environ.get("DIPTYCH_CACHE", "")
+        if limit_bytes is None:
+            stated = os.environ.get("DIPTYCH_CACHE_LIMIT", "")
+            limit_bytes = parse_size(stated) if stated.strip() else _LIMIT
         self.limit_bytes = limit_bytes
         self._checked = False
         self._folder: str | None
@@ -63,13 +97,14 @@ class ObjectCache:
         self._checked = True
         return self._folder
 
-    def _path(self, key: str) -> str | None:
+    def path(self, key: str, suffix: str = _SUFFIX) -> str | None:
+        """Where the entry of `key` lies, or would lie; None without a cache folder."""
         folder = self.folder
-        return None if folder is None else os.path.join(folder, _digest(key, b"").hex()[:40] + _SUFFIX)
+        return None if folder is None else os.path.join(folder, _digest(key, b"").hex()[:40] + suffix)
 
     def get(self, key: str) -> bytes | None:
         """The bytes kept under `key`, or None."""
-        path = self._path(key)
+        path = self.path(key)
         if path is None:
             return None
         try:
@@ -82,28 +117,40 @@ class ObjectCache:
             with contextlib.suppress(OSError):
                 os.unlink(path)
             return None
-        with contextlib.suppress(OSError):
-            os.utime(path)  # the least recently used goes first
+        touch(path)
         return body
 
     def put(self, key: str, value: bytes) -> bool:
         """Keep `value` under `key`; False when nothing could be kept (caching off, disk full, read-only)."""
-        path = self._path(key)
+        path = self.path(key)
         size = len(value) + len(_MAGIC) + _DIGEST
-        if path is None or size > self.limit_bytes:
+        return path is not None and self.publish(path, (_MAGIC + _digest(key, value), value), size)
+
+    def publish(self, path: str, parts: Iterable[bytes | memoryview], size: int) -> bool:
+        """Write `parts` (`size` bytes in all) to a new file and give it its name when it is complete; see `put`."""
+        if size > self.limit_bytes:
             return False
         temporary = f"{path}.{os.getpid()}.{threading.get_ident():x}.{time.monotonic_ns():x}.tmp"
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
-                f.write(_MAGIC + _digest(key, value))
-                f.write(value)
+                for part in parts:
+                    f.write(part)
             os.replace(temporary, path)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             return False
-        self._trim(keep=path)
+        self._grown(size, path)
         return True
+
+    def _grown(self, size: int, path: str) -> None:
+        """Trim, but not at every small entry: looking at a large folder takes a while."""
+        folder = os.path.dirname(path)
+        with _lock:
+            left = _allowance.get(folder, 0) - size
+            _allowance[folder] = left if left > 0 else self.limit_bytes // 64
+        if left <= 0:
+            self.trim(keep=path)
 
     def get_or_make(self, key: str, make: Callable[[], bytes]) -> bytes:
         """The bytes kept under `key`; made by `make()` and kept when there are none."""
@@ -113,24 +160,40 @@ class ObjectCache:
             self.put(key, found)
         return found
 
-    def clear(self) -> None:
-        """Remove every entry."""
-        for path in self._entries():
+    def clear(self) -> int:
+        """Remove every entry; returns how many there were."""
+        entries = self._files()
+        for path in entries:
             with contextlib.suppress(OSError):
                 os.unlink(path)
+        return len(entries)
 
-    def _entries(self) -> list[str]:
+    def entries(self) -> list[CacheEntry]:
+        """What is kept, the most recently used first."""
+        found = []
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                info = os.stat(path)
+                name = os.path.basename(path)
+                kind = "model" if name.endswith(_MODEL) else "object" if name.endswith(_SUFFIX) else "unfinished"
+                found.append(CacheEntry(name, kind, info.st_size, info.st_mtime))
+        return sorted(found, key=lambda e: -e.used)
+
+    def _files(self) -> list[str]:
         folder = self.folder
         if folder is None:
             return []
         try:
-            return [os.path.join(folder, n) for n in os.listdir(folder) if n.endswith((_SUFFIX, ".tmp"))]
+            return [os.path.join(folder, n) for n in os.listdir(folder) if n.endswith((_SUFFIX, _MODEL, ".tmp"))]
         except OSError:
             return []
 
-    def _trim(self, keep: str) -> None:
+    def trim(self, limit_bytes: int | None = None, keep: str = "") -> int:
+        """Remove the least recently used entries above the limit (`keep` stays); returns how many went."""
+        limit = self.limit_bytes if limit_bytes is None else limit_bytes
         entries: list[tuple[float, int, str]] = []
-        for path in self._entries():
+        gone = 0
+        for path in self._files():
             try:
                 info = os.stat(path)
             except OSError:  # another process was faster
@@ -139,16 +202,25 @@ class ObjectCache:
                 if time.time() - info.st_mtime > 3600:  # left by a process that died
                     with contextlib.suppress(OSError):
                         os.unlink(path)
+                        gone += 1
             else:
                 entries.append((info.st_mtime, info.st_size, path))
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
-            if total <= self.limit_bytes:
+            if total <= limit:
                 break
             if path != keep:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+                    gone += 1
                 total -= size
+        return gone
+
+
+def touch(path: str) -> None:
+    """Note that an entry was used: the least recently used goes first."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def _digest(key: str, value: bytes) -> bytes:
@@ -157,6 +229,10 @@ def _digest(key: str, value: bytes) -> bytes:
     h = hashlib.sha256(key.encode() + b"\0")
     h.update(value)
     return h.digest()
+
+
+_lock = threading.Lock()
+_allowance: dict[str, int] = {}  # by folder: bytes that may still be written before the next look at its size
 
 
 def default_cache() -> ObjectCache:

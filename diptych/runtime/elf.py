@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import struct
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +58,29 @@ class SymbolTable:
 
     def __len__(self) -> int:
         return len(self.section)
+
+    def shifted(self, first: int) -> SymbolTable:
+        """The table for sections whose numbers are `first` higher."""
+        made = copy.copy(self)
+        made.section = np.where(self.section >= 0, self.section + first, self.section)
+        return made
+
+    @staticmethod
+    def joined(tables: Sequence[SymbolTable], defined: Mapping[str, int]) -> SymbolTable:
+        """One table after the other; external symbols become what `defined` (name -> number) says they are."""
+        made = copy.copy(tables[0])
+        starts = np.cumsum([0, *(len(t._names) for t in tables)])
+        shifted = [np.where(t._name_at == 0, 0, t._name_at + at) for t, at in zip(tables, starts[:-1].tolist())]
+        made._names = b"".join(t._names for t in tables)
+        made._name_at = np.concatenate(shifted)
+        made._binding = np.concatenate([t._binding for t in tables])
+        made.value = np.concatenate([t.value for t in tables])
+        made.section = np.concatenate([t.section for t in tables])
+        for i in np.flatnonzero((made.section == EXTERNAL) & (made._name_at != 0)).tolist():
+            found = defined.get(made.name(i))
+            if found is not None:
+                made.value[i], made.section[i] = made.value[found], made.section[found]
+        return made
 
     def name(self, index: int) -> str:
         """The name of a symbol, "" when it has none."""

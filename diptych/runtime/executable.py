@@ -12,7 +12,8 @@ from diptych.errors import DiptychError, InputError
 from diptych.ir.types import TensorType, numpy_dtype
 from diptych.runtime import records as r
 from diptych.runtime.convert import check_output, overlapping, to_input
-from diptych.runtime.loader import advise_huge, load_object
+from diptych.runtime.link import Linked
+from diptych.runtime.loader import advise_huge, load_linked, load_object
 from diptych.runtime.native import array_type_address, support
 from diptych.runtime.threads import pool_of
 
@@ -53,10 +54,11 @@ class _Descriptor(np.ndarray[Any, Any]):
 class _Core:
     """What the calls of one model share. Refers to its descriptor weakly: the builtins own that, and it owns this."""
 
-    def __init__(self, code: bytes, weights: Array, arena_bytes: int, inputs: Signature, outputs: Signature) -> None:
+    def __init__(self, code: bytes | Linked, weights: Array, arena_bytes: int, inputs: Signature, outputs: Signature) -> None:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.weights, self.arena_bytes = weights, arena_bytes
-        self.object = load_object(code, support().symbols)
+        load = load_linked if isinstance(code, Linked) else load_object
+        self.object = load(code, support().symbols)  # type: ignore[arg-type]
         self.pool = pool_of(1)
         self.frames: list[Array] = []
         self.descriptor: Callable[[], _Descriptor | None] = lambda: None
@@ -149,7 +151,7 @@ class _Core:
 class Executable:
     """A model as native code. Call it with arrays; any number of threads may do so at once.
 
-    `code` is an ELF object with `void entry(i64 ith, i64 nth, ptr ctx)`, where ctx points to {arena, weights, io,
+    `code` is an ELF object, or several linked by `prelink`, with `void entry(i64 ith, i64 nth, ptr ctx)`, where ctx points to {arena, weights, io,
     barrier_state} and io to the addresses of the inputs, then of the outputs (each aligned to its element only).
     The code may call `diptych_barrier(ctx, nth)` and C library functions. It must run for every nth up to `threads`:
     when the workers are busy with another call it runs alone, with nth = 1. Arenas start zeroed and are reused.
@@ -159,7 +161,7 @@ class Executable:
 
     def __init__(
         self,
-        code: bytes,
+        code: bytes | Linked,
         *,
         entry: str = "diptych_run",
         weights: Array,

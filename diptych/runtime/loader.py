@@ -6,134 +6,17 @@ import ctypes
 import mmap
 import os
 import platform
-import struct
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from diptych.errors import FormatError, UnsupportedError
-from diptych.runtime import relocate
-from diptych.runtime.elf import AARCH64, EXTERNAL, X86_64, ObjectFile, Section, parse_object
+from diptych.runtime.elf import AARCH64, X86_64, parse_object
+from diptych.runtime.link import PAGE, Image, Layout, Linked, link, referred
 
-__all__ = ["Image", "Layout", "LoadedObject", "advise_huge", "link", "load_object", "machine"]
+__all__ = ["LoadedObject", "advise_huge", "load_linked", "load_object", "machine"]
 
-Array = np.ndarray[Any, Any]
-
-_PAGE = 16384 if platform.machine() in ("arm64", "aarch64") else 4096  # 16 KiB covers 4 and 16 KiB kernels
 _READ, _WRITE, _EXEC = 1, 2, 4
 _MAP_32BIT = 0x40
-
-
-class Image(NamedTuple):
-    """A linked object at `base`: code in [0, code_end), constants up to ro_end, variables after; `names` -> address."""
-
-    base: int
-    data: bytearray
-    code_end: int
-    ro_end: int
-    names: dict[str, int]
-
-
-class Layout:
-    """Where each section, jump stub and GOT slot lies, relative to the base."""
-
-    def __init__(self, obj: ObjectFile) -> None:
-        x86 = obj.machine == X86_64
-        self.calls = relocate.X86_CALLS if x86 else relocate.AARCH64_CALLS
-        self.got = relocate.X86_GOT if x86 else relocate.AARCH64_GOT
-        self.offsets: dict[int, int] = {}
-        self.stubs: dict[int, int] = {}
-        self.slots: dict[int, int] = {}
-        at = self._place(obj, 0, lambda s: s.executable)
-        at = -(-at // 16) * 16
-        for symbol in _referred(obj, self.calls):
-            if obj.symbols.section[symbol] == EXTERNAL:
-                self.stubs[symbol] = at
-                at += relocate.STUB_BYTES
-        self.code_end = at = -(-at // _PAGE) * _PAGE
-        at = self._place(obj, at, lambda s: not s.executable and not s.writable)
-        at = -(-at // 8) * 8
-        for symbol in _referred(obj, self.got):
-            self.slots[symbol] = at
-            at += 8
-        self.ro_end = at = -(-at // _PAGE) * _PAGE
-        at = self._place(obj, at, lambda s: s.writable)
-        self.size = max(-(-at // _PAGE) * _PAGE, _PAGE)
-        if self.size >= 1 << 31:
-            raise FormatError(f"object code: {self.size} bytes of sections; more than 2 GiB cannot be linked")
-
-    def _place(self, obj: ObjectFile, at: int, wanted: Callable[[Section], bool]) -> int:
-        for i, s in obj.sections.items():
-            if wanted(s):
-                if s.executable and s.writable:
-                    raise FormatError(f"object code: section {s.name} is writable and executable; refused")
-                at = -(-at // s.align) * s.align
-                self.offsets[i] = at
-                at += s.size
-        return at
-
-
-def _referred(obj: ObjectFile, kinds: tuple[int, ...] | None = None) -> list[int]:
-    """The numbers of the symbols that relocations (of these kinds) refer to."""
-    found: set[int] = set()
-    for records in obj.relocations.values():
-        chosen = records if kinds is None else records[np.isin(records["kind"], kinds)]
-        found.update(np.unique(chosen["symbol"]).tolist())
-    return sorted(found)
-
-
-def _addresses(obj: ObjectFile, layout: Layout, base: int, resolve: Callable[[str], int | None]) -> Array:
-    """The address of each symbol; external ones are looked up only when something refers to them."""
-    start = np.zeros(max(obj.sections, default=0) + 3, np.uint64)  # the last two: ABSOLUTE and EXTERNAL by index
-    for i, offset in layout.offsets.items():
-        start[i] = base + offset
-    section = obj.symbols.section
-    addresses: Array = start[section] + obj.symbols.value
-    referred = np.array(_referred(obj), np.int64)
-    for i in referred[section[referred] == EXTERNAL].tolist():
-        name = obj.symbols.name(i)
-        found = resolve(name) if name else None
-        if found is None and not obj.symbols.weak(i):
-            raise FormatError(f"object code: symbol {name!r} is not defined anywhere; pass its address in `symbols`")
-        addresses[i] = found or 0
-    return addresses
-
-
-def link(obj: ObjectFile, layout: Layout, base: int, resolve: Callable[[str], int | None]) -> Image:
-    """Lay `obj` out as for address `base` and apply its relocations; nothing is mapped or run."""
-    x86 = obj.machine == X86_64
-    patch = relocate.patch_x86_64 if x86 else relocate.patch_aarch64
-    data = bytearray(layout.size)
-    for i, s in obj.sections.items():
-        if s.data is not None:
-            data[layout.offsets[i] : layout.offsets[i] + s.size] = s.data
-    addresses = _addresses(obj, layout, base, resolve)
-    through_stub, through_slot = addresses.copy(), addresses.copy()
-    for index, at in layout.slots.items():
-        data[at : at + 8] = struct.pack("<Q", int(addresses[index]))
-        through_slot[index] = base + at
-    for index, at in layout.stubs.items():
-        data[at : at + relocate.STUB_BYTES] = relocate.stub(x86, int(addresses[index]))
-        through_stub[index] = base + at
-
-    image = np.frombuffer(data, np.uint8)
-    for i, records in obj.relocations.items():
-        section, offset = obj.sections[i], layout.offsets[i]
-        for kind in np.unique(records["kind"]).tolist():
-
-            def refuse(why: str, kind: int = kind, name: str = section.name) -> FormatError:
-                return FormatError(f"object code: cannot apply a relocation of kind {kind} in section {name}: {why}")
-
-            some = records[records["kind"] == kind]
-            table = through_slot if kind in layout.got else through_stub if kind in layout.calls else addresses
-            target = table[some["symbol"]] + some["addend"].astype(np.uint64)
-            place = some["offset"] + np.uint64(base + offset)
-            patch(image, some["offset"].astype(np.int64) + offset, kind, place, target, offset + section.size, refuse)
-
-    names = {name: int(addresses[i]) for name, i in obj.symbols.defined().items()}
-    return Image(base, data, layout.code_end, layout.ro_end, names)
 
 
 class LoadedObject:
@@ -184,8 +67,8 @@ def _unmap(base: int, size: int) -> None:
 def advise_huge(address: int, size: int) -> None:
     """Ask the system for huge pages under [address, address + size); a hint that may be ignored."""
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        end = (address + size) & -_PAGE
-        start = -(-address // _PAGE) * _PAGE
+        end = (address + size) & -PAGE
+        start = -(-address // PAGE) * PAGE
         if end > start:
             _c().madvise(start, end - start, mmap.MADV_HUGEPAGE)
 
@@ -227,23 +110,48 @@ def load_object(code: bytes, symbols: Mapping[str, int] | None = None, *, immort
         return found if found is not None else _c_symbol(name)
 
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    if obj.machine == X86_64 and _referred(obj, (10, 11)):
+    if obj.machine == X86_64 and referred(obj, (10, 11)):
         flags |= _MAP_32BIT  # code compiled with reloc='static': its addresses have 32 bits
-    base = _c().mmap(None, layout.size, _READ | _WRITE, flags, -1, 0)
+    return _mapped(layout.size, flags, immortal, lambda base: link(obj, layout, base, resolve))
+
+
+def load_linked(linked: Linked, symbols: Mapping[str, int] | None = None) -> LoadedObject:
+    """Load what `prelink` made: copied to its place, and the words that hold addresses added to."""
+    if linked.machine != machine():
+        raise FormatError(f"the code is for ELF machine {linked.machine}, this one is {machine()}: compile it again")
+    given = symbols or {}
+
+    def place(base: int) -> Image:
+        data = bytearray(linked.data)
+        for at, name, addend in linked.fixups:
+            found = base if not name else given[name] if name in given else _c_symbol(name)
+            if found is None:
+                raise FormatError(f"the code needs symbol {name!r}, which nothing defines; pass its address in `symbols`")
+            word = int.from_bytes(data[at : at + 8], "little") if not name else addend
+            data[at : at + 8] = (word + found & (1 << 64) - 1).to_bytes(8, "little")
+        names = {name: base + at for name, at in linked.names.items()}
+        return Image(base, data, linked.code_end, linked.ro_end, names)
+
+    return _mapped(len(linked.data), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, False, place)
+
+
+def _mapped(size: int, flags: int, immortal: bool, place: Callable[[int], Image]) -> LoadedObject:
+    """Memory for `size` bytes of code, filled with what `place(address)` gives; writable at first, then executable."""
+    base = _c().mmap(None, size, _READ | _WRITE, flags, -1, 0)
     if base is None or base == ctypes.c_void_p(-1).value:
-        raise MemoryError(f"mmap of {layout.size} bytes for code failed (errno {ctypes.get_errno()})")
+        raise MemoryError(f"mmap of {size} bytes for code failed (errno {ctypes.get_errno()})")
     try:
-        image = link(obj, layout, base, resolve)
-        ctypes.memmove(base, (ctypes.c_char * layout.size).from_buffer(image.data), layout.size)
+        image = place(base)
+        ctypes.memmove(base, (ctypes.c_char * size).from_buffer(image.data), size)
         # On aarch64 Linux the kernel makes the caches coherent when pages first become executable; macOS wants a call.
-        if obj.machine == AARCH64 and hasattr(_c(), "sys_icache_invalidate"):
-            _c().sys_icache_invalidate(ctypes.c_void_p(base), ctypes.c_size_t(layout.size))
+        if platform.machine().lower() in ("aarch64", "arm64") and hasattr(_c(), "sys_icache_invalidate"):
+            _c().sys_icache_invalidate(ctypes.c_void_p(base), ctypes.c_size_t(size))
         _protect(base, image.code_end, _READ | _EXEC)
         _protect(base + image.code_end, image.ro_end - image.code_end, _READ)
     except BaseException:
-        _unmap(base, layout.size)
+        _unmap(base, size)
         raise
-    return LoadedObject(base, layout.size, image.names, immortal)
+    return LoadedObject(base, size, image.names, immortal)
 
 
 def _protect(base: int, size: int, access: int) -> None:

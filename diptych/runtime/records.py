@@ -7,10 +7,45 @@ Frame (one per concurrent call): link, context, barrier, pointers, the arena. Po
 from __future__ import annotations
 
 __all__ = [
-    "A_DATA", "A_DESCR", "A_DIMS", "A_FLAGS", "A_ND", "CTX_BARRIER", "DT_NUM", "DT_ORDER", "D_FALLBACK", "D_FREE",
-    "D_NDARRAY", "D_OUTPUTS", "D_POOL", "D_RECORDS", "D_RELEASE_GIL", "D_RUN", "D_THREADS", "FLAGS_IN", "FLAGS_OUT",
-    "FRAME_CTX", "FRAME_IO", "LINE", "METH_FASTCALL", "OB_TYPE", "POOL_BYTES", "POOL_CTX", "POOL_DONE", "POOL_EPOCH",
-    "POOL_JOB", "POOL_LIVE", "POOL_NTH", "POOL_SLEEPERS", "POOL_SPIN", "POOL_STOP", "RECORD_BYTES",
+    "A_DATA",
+    "A_DESCR",
+    "A_DIMS",
+    "A_FLAGS",
+    "A_ND",
+    "CPUS_BYTES",
+    "CTX_BARRIER",
+    "DT_NUM",
+    "DT_ORDER",
+    "D_FALLBACK",
+    "D_FREE",
+    "D_NDARRAY",
+    "D_OUTPUTS",
+    "D_POOL",
+    "D_RECORDS",
+    "D_RELEASE_GIL",
+    "D_RUN",
+    "D_THREADS",
+    "FLAGS_IN",
+    "FLAGS_OUT",
+    "FRAME_CTX",
+    "FRAME_IO",
+    "LINE",
+    "METH_FASTCALL",
+    "OB_TYPE",
+    "POOL_BYTES",
+    "POOL_CPU",
+    "POOL_CPUS",
+    "POOL_CTX",
+    "POOL_DONE",
+    "POOL_EPOCH",
+    "POOL_JOB",
+    "POOL_LIVE",
+    "POOL_MOVES",
+    "POOL_NTH",
+    "POOL_SLEEPERS",
+    "POOL_SPIN",
+    "POOL_STOP",
+    "RECORD_BYTES",
     "RECORD_NBYTES",
 ]  # fmt: skip
 
@@ -37,7 +72,11 @@ FRAME_IO = 3 * LINE  # pointers to inputs and outputs, then the output objects o
 
 # pool; the lock is at 0
 POOL_EPOCH, POOL_JOB, POOL_NTH, POOL_CTX = LINE, LINE + 8, LINE + 16, LINE + 24
+POOL_CPU = LINE + 32  # the CPU that the caller runs on
 POOL_DONE = 2 * LINE
 POOL_SLEEPERS = 3 * LINE
 POOL_STOP, POOL_LIVE, POOL_SPIN = 4 * LINE, 4 * LINE + 4, 4 * LINE + 8
-POOL_BYTES = 5 * LINE
+POOL_MOVES = 4 * LINE + 12  # whether workers may change the CPUs they run on: there is one for each thread
+POOL_CPUS = 5 * LINE  # the CPUs that this process may use, as bits
+CPUS_BYTES = 128
+POOL_BYTES = 6 * LINE

@@ -29,6 +29,59 @@ def _parking(machine: int, linux: bool) -> str:
     if linux:
         return f"""
 declare i64 @syscall(i64, ...)
+declare i32 @sched_getcpu()
+declare i32 @sched_setaffinity(i32, i64, ptr)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+
+define internal i32 @cpu() alwaysinline {{
+  %cpu = call i32 @sched_getcpu()
+  ret i32 %cpu
+}}
+
+; A thread just woken is often put on the CPU of its waker, and stays there for milliseconds: two threads that wait for
+; each other then share one core. A worker that finds itself there leaves for the other CPUs of this process.
+define internal void @part(ptr %pool) alwaysinline {{
+entry:
+  %at = getelementptr i8, ptr %pool, i64 {r.POOL_CPU}
+  %theirs = load i32, ptr %at
+  %own = call i32 @sched_getcpu()
+  %same = icmp eq i32 %own, %theirs
+  br i1 %same, label %ask, label %out
+ask:
+  %mayat = getelementptr i8, ptr %pool, i64 {r.POOL_MOVES}
+  %may = load i32, ptr %mayat
+  %no = icmp eq i32 %may, 0
+  br i1 %no, label %out, label %leave
+leave:
+  call void @leave(ptr %pool, i32 %own)
+  br label %out
+out:
+  ret void
+}}
+
+define internal void @leave(ptr %pool, i32 %cpu) noinline {{
+entry:
+  %set = alloca [{r.CPUS_BYTES} x i8], align 8
+  %all = getelementptr i8, ptr %pool, i64 {r.POOL_CPUS}
+  call void @llvm.memcpy.p0.p0.i64(ptr %set, ptr %all, i64 {r.CPUS_BYTES}, i1 false)
+  %known = icmp ult i32 %cpu, {8 * r.CPUS_BYTES}
+  br i1 %known, label %clear, label %out
+clear:
+  %byte = lshr i32 %cpu, 3
+  %bit = and i32 %cpu, 7
+  %one = shl i32 1, %bit
+  %bit8 = trunc i32 %one to i8
+  %others = xor i8 %bit8, -1
+  %at = getelementptr i8, ptr %set, i32 %byte
+  %old = load i8, ptr %at
+  %new = and i8 %old, %others
+  store i8 %new, ptr %at
+  %r = call i32 @sched_setaffinity(i32 0, i64 {r.CPUS_BYTES}, ptr %set)
+  br label %out
+out:
+  ret void
+}}
+
 define internal void @futex(ptr %word, i64 %op, i64 %value) noinline {{
   %r = call i64 (i64, ...) @syscall(i64 {_FUTEX[machine]}, ptr %word, i64 %op, i64 %value, i64 0)
   ret void
@@ -45,6 +98,12 @@ define internal void @unpark(ptr %word) alwaysinline {{
 """
     # No futex here: a parked worker looks for work every 200 us.
     return """
+define internal i32 @cpu() alwaysinline {
+  ret i32 -1
+}
+define internal void @part(ptr %pool) alwaysinline {
+  ret void
+}
 declare i32 @usleep(i32)
 define internal void @park(ptr %word, i32 %seen) alwaysinline {
   %r = call i32 @usleep(i32 200)
@@ -178,6 +237,7 @@ run:
   %job = load ptr, ptr %jobat
   %nth = load i64, ptr %nthat
   %ctx = load ptr, ptr %ctxat
+  call void @part(ptr %pool)
   call void %job(i64 %ith, i64 %nth, ptr %ctx)
   %d = atomicrmw add ptr %done, i32 1 release
   br label %look
@@ -239,6 +299,9 @@ start:
   store ptr %run, ptr %pjob
   store i64 %nth, ptr %pnth
   store ptr %ctx, ptr %pctx
+  %pcpu = getelementptr i8, ptr %pool, i64 {r.POOL_CPU}
+  %cpu = call i32 @cpu()
+  store i32 %cpu, ptr %pcpu
   store atomic i32 0, ptr %done monotonic, align 4
   call void @wake(ptr %pool)
   call void %run(i64 0, i64 %nth, ptr %ctx)

@@ -8,6 +8,8 @@ import functools
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +17,10 @@ from diptych.errors import InputError
 from diptych.runtime import records as r
 from diptych.runtime.native import support
 
-__all__ = ["Pool", "cpu_count", "pool_of"]
+__all__ = ["Pool", "cpu_count", "pool_of", "spread"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _SPIN_SECONDS = 100e-6  # how long an idle worker spins before it sleeps: a wake-up costs about 50 us
 
@@ -82,6 +87,38 @@ def _quota(membership: str, root: str) -> int:
     return limit
 
 
+def spread(work: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
+    """[work(i) for i in items] by several threads, for work that releases the GIL; the first exception is raised.
+
+    (concurrent.futures imports logging, which takes longer than some starts.)
+
+    >>> spread(len, ["a", "bc"], 2)
+    [1, 2]
+    """
+    if threads <= 1 or len(items) < 8:
+        return [work(i) for i in items]
+    results: dict[int, R] = {}
+    problems: list[BaseException] = []
+    ahead = iter(range(len(items)))  # next() of one iterator is atomic under the GIL
+
+    def share() -> None:
+        try:
+            for i in ahead:
+                results[i] = work(items[i])
+        except BaseException as e:
+            problems.append(e)
+
+    helpers = [threading.Thread(target=share) for _ in range(threads - 1)]
+    for t in helpers:
+        t.start()
+    share()
+    for t in helpers:
+        t.join()
+    if problems:
+        raise problems[0]
+    return [results[i] for i in range(len(items))]
+
+
 class Pool:
     """`threads - 1` parked workers and one caller at a time; who finds the pool busy runs alone."""
 
@@ -109,6 +146,7 @@ class Pool:
                 return
             native = support()
             self._set(r.POOL_SPIN, self._spins())
+            self._allow_moves()
             try:
                 for ith in range(1, self.threads):
                     worker = threading.Thread(
@@ -125,6 +163,13 @@ class Pool:
                 if not isinstance(problem, RuntimeError):
                     raise
             self._set(r.POOL_LIVE, 1)
+
+    def _allow_moves(self) -> None:
+        """Tell the workers which CPUs there are, if there is one for each thread (see `part` in support_ir)."""
+        cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+        mask = sum(1 << cpu for cpu in cpus if cpu < 8 * r.CPUS_BYTES)
+        (ctypes.c_char * r.CPUS_BYTES).from_address(self.address + r.POOL_CPUS).raw = mask.to_bytes(r.CPUS_BYTES, "little")
+        self._set(r.POOL_MOVES, int(len(cpus) >= self.threads > 1))
 
     def _spins(self) -> int:
         if self.threads > _available_cores():

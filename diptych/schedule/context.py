@@ -46,6 +46,7 @@ class Call:
     args: tuple[View, ...]
     name: str
     fused: tuple[str, ...] = ()  # operators it stands for, for reports
+    notes: tuple[str, ...] = ()  # why it is done this way, for reports
 
 
 @dataclass(slots=True)

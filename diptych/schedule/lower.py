@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from diptych.ir.kernel import Expr
@@ -26,6 +27,7 @@ from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
 from diptych.schedule.staged import lower_staged
 from diptych.schedule.transposed import lower_transposed
 from diptych.schedule.views import View, contiguous
+from diptych.schedule.winograd import winograd_alternatives
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +60,9 @@ def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False,
     place_values(ctx, groups)
     for group in groups:
         ctx.group = group
+        first = len(ctx.calls)
         _rule(ctx, group)
+        _explain(ctx, group, first)
     ctx.group = None
     for v, view in finals:
         source = ctx.view(v)
@@ -82,6 +86,19 @@ def _rule(ctx: Context, group: Group) -> None:
         _reduce(ctx, group)
     else:
         raise ctx.refuse(anchor, "there is no native kernel for this operator yet; use target='numpy'")
+
+
+def _explain(ctx: Context, group: Group, first: int) -> None:
+    """Note on the last call of a group what else there was to choose, and what could not be fused."""
+    # What has a kernel of its own was never to be fused: only refusals by a rule are worth a note.
+    notes = [f"not fused: {why}" for why in group.refused if "already part of" not in why]
+    node = group.anchor
+    if node is not None and node.op.name == "blocked_conv" and not is_depthwise(ctx, group):
+        ways = {} if ctx.strict else winograd_alternatives(ctx.graph, node, ctx.target, ctx.threads)
+        if ways:
+            notes.insert(0, "estimated Mcycles: " + ", ".join(f"{k} {v / 1e6:.2f}" for k, v in ways.items()))
+    if notes and len(ctx.calls) > first:
+        ctx.calls[-1] = replace(ctx.calls[-1], notes=tuple(notes))
 
 
 def _reduce(ctx: Context, group: Group) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,13 +22,28 @@ if TYPE_CHECKING:
     from diptych.ir import Array
     from diptych.schedule.context import Buffer, Context
 
-__all__ = ["ARENA", "SCRATCH", "WEIGHTS", "Plan", "make_plan"]
+__all__ = ["ARENA", "SCRATCH", "WEIGHTS", "Constants", "Plan", "make_plan"]
 
 Where = tuple[int, int]  # buffer number of a Step, byte offset
 ARENA, WEIGHTS = 0, 1  # buffer numbers of a Step; inputs follow from 2 on, then outputs
 SCRATCH = 64
 _LARGE = 1 << 16  # bytes of a halo buffer whose border may be zeroed anew
 SERIAL_NS = 2500.0  # a step this short is not worth waking a second thread for
+
+
+class Constants:
+    """The constants of a plan, packed for its kernels when they are first asked for; their sources are let go then."""
+
+    def __init__(self, parts: list[tuple[int, Buffer]], nbytes: int, allocate: Callable[[int], Array], threads: int) -> None:
+        self.nbytes = nbytes
+        self._parts, self._allocate, self._threads = parts, allocate, threads
+
+    @cached_property
+    def array(self) -> Array:
+        """All of them in one array of bytes."""
+        made = _blob(self._parts, self._allocate(self.nbytes), self._threads)
+        self._parts = []
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +57,14 @@ class Plan:
     scratch_bytes: int
     inputs: tuple[tuple[str, TensorType], ...]
     outputs: tuple[tuple[str, TensorType], ...]
-    weights: Array = field(compare=False, repr=False)
+    constants: Constants = field(compare=False, repr=False)
     fused: tuple[tuple[str, ...], ...] = ()  # per step, the operators in it
+    notes: tuple[tuple[str, ...], ...] = ()  # per step, why it is done this way
+
+    @property
+    def weights(self) -> Array:
+        """The packed constants, as bytes."""
+        return self.constants.array
 
     @property
     def cost(self) -> float:
@@ -81,7 +103,7 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
             where[b] = (2 + buffer.index, 0)
         elif buffer.kind == "output":
             where[b] = (2 + len(ctx.graph.inputs) + buffer.index, 0)
-    weights = _blob(blob, allocate(max(size, 64)), threads)
+    constants = Constants(blob, max(size, 64), allocate, threads)
 
     scratch = -(-max((c.kernel.scratch for c in calls), default=0) // SCRATCH) * SCRATCH
     kernels: dict[Kernel, int] = {}
@@ -113,7 +135,7 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
         tuple(kernels), tuple(steps), arena + threads * scratch, arena, scratch,
         tuple((name, graph.types[v]) for name, v in zip(graph.input_names, graph.inputs, strict=True)),
         tuple((name, graph.types[v]) for name, v in zip(graph.output_names, graph.outputs, strict=True)),
-        weights, tuple(c.fused for c in calls),
+        constants, tuple(c.fused for c in calls), tuple(c.notes for c in calls),
     )  # fmt: skip
 
 

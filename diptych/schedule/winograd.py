@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diptych.schedule.views import View
     from diptych.targets.base import Target
 
-__all__ = ["WinogradSchedule", "choose_winograd", "lower_winograd", "winograd_pads"]
+__all__ = ["WinogradSchedule", "choose_winograd", "lower_winograd", "winograd_alternatives", "winograd_pads"]
 
 PANEL = 16
 # Cycles of one tile of 16 channels in and out, by m: counted from the code, with the loads and stores it waits for.
@@ -46,16 +46,40 @@ class WinogradSchedule:
 
 def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> WinogradSchedule | None:
     """How a blocked_conv goes the Winograd way, or None when the direct way is faster or the only one."""
+    if not _possible(graph, node):
+        return None
+    w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
+    batch, panels, rows, cols, _ = out.shape
+    best = min(candidates(batch, rows, cols, w.shape[1], panels, target, threads), key=lambda s: s.cycles)
+    return best if best.cycles < _GAIN * _direct_cycles(batch, rows, cols, w.shape[1], panels, target, threads) else None
+
+
+def _direct_cycles(batch: int, rows: int, cols: int, channels: int, panels: int, target: Target, threads: int) -> float:
+    """The estimate for direct sums."""
+    per_panel = PANEL // _lanes(target)
+    compute = batch * rows * cols * 9.0 * channels * panels / _fma_per_cycle(target) * per_panel / 0.95 / threads
+    return max(compute, 9.0 * channels * panels * PANEL * 4 / _DRAM)
+
+
+def winograd_alternatives(graph: Graph, node: Node, target: Target, threads: int) -> dict[str, float]:
+    """What `choose_winograd` weighed: estimated cycles of direct sums and of the best of each Winograd form."""
+    if not _possible(graph, node):
+        return {}
+    w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
+    batch, panels, rows, cols, _ = out.shape
+    shape = (batch, rows, cols, w.shape[1], panels, target, threads)
+    found = {"direct": _direct_cycles(*shape)}
+    for s in sorted(candidates(*shape), key=lambda s: s.cycles):
+        found.setdefault(f"F({s.geometry.m},3) {'fused' if s.fused else 'in two steps'}", s.cycles)
+    return found
+
+
+def _possible(graph: Graph, node: Node) -> bool:
+    """Whether a blocked_conv can go the Winograd way at all."""
     a = attributes(node.op)
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     plain = w.shape[2:] == (3, 3) and a["strides"] == (1, 1) == a["dilations"]
-    if not plain or a["groups"] != 1 or a["plain_input"] or w.shape[1] < 16 or out.rank != 5:
-        return None
-    batch, panels, rows, cols, _ = out.shape
-    best = min(candidates(batch, rows, cols, w.shape[1], panels, target, threads), key=lambda s: s.cycles)
-    direct = batch * rows * cols * 9.0 * w.shape[1] * panels / _fma_per_cycle(target) * (PANEL // _lanes(target)) / 0.95 / threads
-    direct = max(direct, 9.0 * w.shape[1] * panels * PANEL * 4 / _DRAM)
-    return best if best.cycles < _GAIN * direct else None
+    return plain and a["groups"] == 1 and not a["plain_input"] and w.shape[1] >= 16 and out.rank == 5
 
 
 @cache

@@ -12,7 +12,8 @@ from objects import compile_ir
 
 from diptych.errors import DiptychError, FormatError
 from diptych.runtime.elf import parse_object
-from diptych.runtime.loader import Layout, LoadedObject, link, load_object
+from diptych.runtime.link import Layout, link
+from diptych.runtime.loader import LoadedObject, load_object
 
 _PARTS = """
 @table = internal constant [4 x float] [float 1.0, float 2.0, float 3.0, float 4.0]

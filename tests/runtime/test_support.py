@@ -11,7 +11,7 @@ import pytest
 
 from diptych.errors import __file__ as errors_file
 from diptych.runtime.elf import AARCH64, X86_64, parse_object
-from diptych.runtime.loader import Layout, link
+from diptych.runtime.link import Layout, link
 from diptych.runtime.native import compile_support
 from diptych.runtime.support_ir import support_ir
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from objects import barriers_ir, compile_ir
+from objects import add_ir, barriers_ir, compile_ir
 
 from diptych.errors import InputError
 from diptych.ir.types import TensorType
@@ -123,3 +123,26 @@ def test_without_threads_runs_are_serial(monkeypatch: pytest.MonkeyPatch, proble
         worker.join(10)
         assert not worker.is_alive()
     assert np.array_equal(model(), [10, 1])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no thread affinity here")
+def test_a_worker_leaves_the_cpu_of_its_caller() -> None:
+    """Woken there by the system, it would share one core with the thread that waits for it."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("one CPU only")
+    run = Executable(
+        compile_ir(add_ir(1000)), weights=aligned_bytes(0), arena_bytes=4000,
+        inputs=[("a", TensorType((1000,))), ("b", TensorType((1000,)))], outputs=[("c", TensorType((1000,)))], threads=2,
+    )  # fmt: skip
+    a, b = np.arange(1000, dtype=np.float32), np.ones(1000, np.float32)
+    run(a, b)
+    (worker,) = pool_of(2)._workers
+    try:
+        os.sched_setaffinity(0, {cpus[0]})  # of this thread
+        os.sched_setaffinity(worker.native_id, {cpus[0]})
+        for _ in range(3):
+            np.testing.assert_array_equal(run(a, b), a + b)
+        assert os.sched_getaffinity(worker.native_id) == set(cpus[1:])
+    finally:
+        os.sched_setaffinity(0, set(cpus))

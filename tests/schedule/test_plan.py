@@ -76,7 +76,7 @@ def test_the_simulation_sees_a_missing_barrier() -> None:
     assert races(plan) == []
     without = [Step(s.kernel, s.args, s.serial, False, s.name) for s in plan.steps]
     broken = Plan(plan.kernels, tuple(without), plan.arena_bytes, plan.scratch_offset, plan.scratch_bytes, plan.inputs,
-                  plan.outputs, plan.weights)  # fmt: skip
+                  plan.outputs, plan.constants)  # fmt: skip
     assert races(broken)
 
 
