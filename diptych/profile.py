@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from diptych.ir.kernel import Kernel
     from diptych.kernels.contract import ContractParams
+    from diptych.kernels.strassen import StrassenParams
     from diptych.model import Model
 
 __all__ = ["StepTime", "flops_of", "profile", "table"]
@@ -33,7 +34,10 @@ class StepTime:
 
 
 def flops_of(kernel: Kernel) -> int:
-    """Floating-point operations of a contraction (two per multiply-add); 0 for other kernels."""
+    """Floating-point operations of a contraction (two per multiply-add of the plain sum); 0 for other kernels."""
+    if kernel.kind == "strassen":
+        q: StrassenParams = kernel.params
+        return 2 * q.batch * q.rows * q.n * q.depth
     if kernel.kind != "contract":
         return 0
     p: ContractParams = kernel.params

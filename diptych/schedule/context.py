@@ -61,6 +61,7 @@ class Context:
     results: dict[int, View] = field(default_factory=dict)  # graph outputs -> where they must end up
     halos: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # values with a zero border
     winograd: dict[int, int] = field(default_factory=dict)  # results of convolutions that go the Winograd way: m
+    strassen: dict[tuple[View, int], tuple[View, View]] = field(default_factory=dict)  # sums of rows that were made
     placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, start): operands made in place
     group: Group | None = None
 
