@@ -239,6 +239,11 @@ class Fn:
             v = self.b.zext(v, memory_type("bool", value.lanes))
         self.b.store(v, pointer, align=itemsize(value.dtype))
 
+    def prefetch(self, pointer: ir.Value, locality: int) -> None:
+        """Ask for the cache line at an address (which need not be valid): locality 3 into L1, 2 into L2."""
+        args = [pointer, *(ir.Constant(I32, i) for i in (0, locality, 1))]
+        self.intrinsic("llvm.prefetch.p0", VOID, args)
+
     # -- values -----------------------------------------------------------------------------------------------
     def const(self, x: float | int | bool, dtype: str = "f32", lanes: int = 1) -> Val:
         """A constant of any dtype but bf16, splat over the lanes."""

@@ -99,6 +99,18 @@ def make_strassen(params: StrassenParams, operands: Sequence[Operand], target_la
     return Kernel("strassen", params, tuple(operands), 1, p.work, cost, scratch)
 
 
+class _Tile(RegisterTile):
+    """A register tile that, while it multiplies, has other weights brought into L2, a cache line per element of depth."""
+
+    def accumulate_ahead(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, w_panel: int, ahead: ir.Value) -> None:
+        fn, unroll = self.fn, 4 if self.fn.target.vector_bytes < 64 else 1
+        with fn.loop(0, depth, unroll, name="k") as k:
+            line = fn.at(ahead, fn.imul(k, PANEL))
+            for u in range(unroll):
+                fn.prefetch(fn.at(line, u * PANEL), 2)
+            self._update([fn.at(x, k) for x in xs], fn.at(w, fn.imul(k, PANEL)), unroll, 1, w_panel)
+
+
 class _Emitter:
     """Writes one product; holds what its parts share."""
 
@@ -150,15 +162,16 @@ class _Emitter:
                 hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
                 with fn.loop(lo, hi, name="tile") as tile:
                     pair = fn.iadd(fn.imul(fn.isub(tile, start), width), pair0)
-                    self.tile(batch, group, w, first, pair, width, pairs)
+                    self.tile(batch, w, first, pair, width, pairs, fn.isub(tile, t0))
                     self.finish(batch, group, first, pair, width, pairs, tail)
                 start += count
                 pair0 += width * count
 
     # -- one register tile ----------------------------------------------------------------------------------------
-    def tile(self, batch: ir.Value, group: ir.Value, w: ir.Value, first: ir.Value, pair: ir.Value, width: int,
-             pairs: int) -> None:  # fmt: skip
-        """The seven products of a tile, gathered in scratch."""
+    def tile(self, batch: ir.Value, w: ir.Value, first: ir.Value, pair: ir.Value, width: int, pairs: int,
+             number: ir.Value) -> None:  # fmt: skip
+        """The seven products of a tile, gathered in scratch. Tile `number` of its block fetches its share of the weights
+        that come next: a pass over few rows is soon through with what it has, and memory is far."""
         fn, p = self.fn, self.p
         x, sums = self.operands[0], self.operands[1]
         own = fn.at(self.pointers[0], fn.iadd(fn.imul(batch, x.strides[0]), fn.imul(pair, 2 * x.strides[1])))
@@ -166,17 +179,26 @@ class _Emitter:
         once = p.per_pass == 1  # nothing gathered yet: the first sums are stored, not added
         if not once:
             self.clear(width, pairs)
+        count = len(PRODUCTS)
+        fetching = min(count, -(-count * pairs // min(p.tiles_per_block, sum(c for _, c in p.tiles))))
+        behind = fn.imul(fn.iadd(first, p.per_pass), count * pairs * p.half * PANEL)
         with fn.loop(first, fn.iadd(first, p.per_pass), name="stretch") as stretch:
             ws = fn.at(w, fn.imul(stretch, len(PRODUCTS) * pairs * p.half * PANEL))
             for j, (slot, _) in enumerate(PRODUCTS):
-                tile = RegisterTile(fn, width, pairs)
+                tile = _Tile(fn, width, pairs)
                 if slot < 0:
                     base = fn.at(own, fn.iadd(fn.imul(stretch, 2 * p.half), p.half if slot == A12 else 0))
                     xs = [fn.at(base, i * 2 * x.strides[1]) for i in range(width)]
                 else:
                     base = fn.at(made, fn.iadd(fn.imul(stretch, p.half), slot * sums.strides[1]))
                     xs = [fn.at(base, i * sums.strides[2]) for i in range(width)]
-                tile.accumulate(xs, fn.at(ws, j * pairs * p.half * PANEL), p.half, 1, p.half * PANEL)
+                wj = fn.at(ws, j * pairs * p.half * PANEL)
+                if j < fetching:
+                    part = fn.iadd(fn.imul(fn.iadd(fn.imul(number, p.per_pass), fn.isub(stretch, first)), fetching), j)
+                    ahead = fn.at(w, fn.iadd(behind, fn.imul(part, p.half * PANEL)))
+                    tile.accumulate_ahead(xs, wj, p.half, p.half * PANEL, ahead)
+                else:
+                    tile.accumulate(xs, wj, p.half, 1, p.half * PANEL)
                 self.gather(j, tile, pairs, once)
 
     def slot(self, area: int, i: int, q: int, v: int, half: int, width: int, pairs: int) -> int:

@@ -85,12 +85,29 @@ def _params(target: Target, batch: int, rows: int, n: int, depth: int, half: int
     # Rows of a work item: what they read within a third of L2, and enough items for every thread.
     budget = max(1, target.l2 // 3 // (per_pass * 2 * half * 7))
     per_block = max(1, min(count, budget // tiles[0][0]))
-    while batch * groups * -(-count // per_block) < 48 and per_block > 4:
-        per_block -= 1
     w_bytes, x_bytes = 7 * n * depth, 9 * rows * depth
     panel_outer = w_bytes > 2 * x_bytes or (x_bytes < target.l2 and w_bytes > target.l2 // 2)
+    per_block = _balanced(batch, groups, count, per_block, panel_outer)
     return StrassenParams(batch, rows, n, half, stretches, per_pass, True, scaled_columns, expr, tiles, pairs, per_block,
                           panel_outer)  # fmt: skip
+
+
+def _balanced(batch: int, groups: int, tiles: int, most: int, panel_outer: bool) -> int:
+    """Tiles of a work item, at most about `most`, so that two and four threads get shares of like size."""
+    least = -(-tiles // most)
+    best, lowest = most, 0.0
+    for blocks in range(least, min(tiles, 2 * least + 4) + 1):
+        size = -(-tiles // blocks)
+        row = [min(size, tiles - at) for at in range(0, tiles, size)]
+        items = row * groups if panel_outer else [t for t in row for _ in range(groups)]
+        items *= batch
+        cost = 0.01 * blocks / least
+        for threads in (2, 4):
+            ends = [i * len(items) // threads for i in range(threads + 1)]
+            cost += max(sum(items[a:b]) for a, b in zip(ends, ends[1:], strict=False)) * threads / sum(items)
+        if not lowest or cost < lowest:
+            best, lowest = size, cost
+    return best
 
 
 def _side(ctx: Context, view: View, shape: tuple[int, ...], merged: tuple[int, ...]) -> View:
