@@ -1,15 +1,11 @@
 """A product by constant weights with seven multiplications where eight are usual: one level of Strassen's scheme.
 
 Rows are taken in neighbouring pairs (2 i, 2 i + 1), panels of 16 columns in neighbouring pairs, and the depth in pairs
-of stretches. In Winograd's form of the scheme, with A the rows and B the weights,
-
-    S1 = A21 + A22   S2 = S1 - A11   S3 = A11 - A21   S4 = A12 - S2      (made by `strassen_rows`)
-    T1 = B12 - B11   T2 = B22 - T1   T3 = B22 - B12   T4 = T2 - B21      (made when the weights are packed)
-    C11 = A11 B11 + A12 B21          U = A11 B11 + S2 T2
-    C12 = U + S1 T1 + S4 B22         C21 = U + S3 T3 - A22 T4            C22 = U + S3 T3 + S1 T1
-
-The four results of a register tile gather in L1, so the scheme's additions cost a few vector operations per tile and no
-pass over memory. Source: S. Winograd, "On multiplication of 2 x 2 matrices", Linear Algebra and its Applications 4 (1971).
+of stretches. With A the rows and B the weights, the products and where they go are those of `PRODUCTS`: Strassen's own,
+not Winograd's with fewer additions, because the additions are cheap here and its rounding errors are a third larger.
+The sums of quarters of A come from `strassen_rows`, those of B are made when the weights are packed; the four results of
+a register tile gather in L1, so the scheme costs a few vector operations per tile and no pass over memory.
+Source: V. Strassen, "Gaussian elimination is not optimal", Numerische Mathematik 13 (1969).
 """
 
 from __future__ import annotations
@@ -31,17 +27,25 @@ if TYPE_CHECKING:
     from diptych.codegen.builder import Fn, Index
     from diptych.ir.kernel import Expr, Operand
 
-__all__ = ["A11", "A12", "PRODUCTS", "SLOTS", "StrassenParams", "make_strassen"]
+__all__ = ["PRODUCTS", "SLOTS", "StrassenParams", "make_strassen"]
 
-SLOTS = ("S1", "S2", "S3", "S4", "A22")  # what `strassen_rows` makes, in this order
-A11, A12 = -2, -1  # read from the rows themselves
-# The products in the order in which they are made and their weights packed: what is multiplied, and by which weights.
-PRODUCTS = ((A11, "B11"), (A12, "B21"), (1, "T2"), (2, "T3"), (0, "T1"), (4, "-T4"), (3, "B22"))
+# What `strassen_rows` makes, in this order. (A22 is there because it is scaled, see there.)
+SLOTS = ("A11+A22", "A21+A22", "A22", "A11+A12", "A21-A11", "A12-A22")
+# In the order in which they are made and their weights packed: rows, weights, and the results they are added to.
+PRODUCTS = (
+    ("A11+A22", "B11+B22", {"C11": 1, "C22": 1}),
+    ("A21+A22", "B11", {"C21": 1, "C22": -1}),
+    ("A11", "B12-B22", {"C12": 1, "C22": 1}),
+    ("A22", "B21-B11", {"C11": 1, "C21": 1}),
+    ("A11+A12", "B22", {"C11": -1, "C12": 1}),
+    ("A21-A11", "B11+B12", {"C22": 1}),
+    ("A12-A22", "B21+B22", {"C11": 1}),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StrassenParams:
-    """Operands: x[batch, rows, K], its sums [batch, 5, pairs, K/2], weights, inverse row scales [batch, pairs] and
+    """Operands: x[batch, rows, K], its sums [batch, 6, pairs, K/2], weights, inverse row scales [batch, pairs] and
     column scales [n] (as the flags say), epilogue operands, out[batch, rows, n]; the last axis of x and out is dense."""
 
     batch: int
@@ -95,7 +99,7 @@ def make_strassen(params: StrassenParams, operands: Sequence[Operand], target_la
     """The kernel; operands as StrassenParams has them."""
     p = params
     cost = 1.75 * p.batch * p.rows * p.n * p.depth / (7.5 * target_lanes / 2)
-    scratch = 4 * 5 * max(w for w, _ in p.tiles) * p.pairs_per_tile * PANEL
+    scratch = 4 * 4 * max(w for w, _ in p.tiles) * p.pairs_per_tile * PANEL
     return Kernel("strassen", params, tuple(operands), 1, p.work, cost, scratch)
 
 
@@ -184,13 +188,14 @@ class _Emitter:
         behind = fn.imul(fn.iadd(first, p.per_pass), count * pairs * p.half * PANEL)
         with fn.loop(first, fn.iadd(first, p.per_pass), name="stretch") as stretch:
             ws = fn.at(w, fn.imul(stretch, len(PRODUCTS) * pairs * p.half * PANEL))
-            for j, (slot, _) in enumerate(PRODUCTS):
+            seen: set[str] = set()
+            for j, (source, _, results) in enumerate(PRODUCTS):
                 tile = _Tile(fn, width, pairs)
-                if slot < 0:
-                    base = fn.at(own, fn.iadd(fn.imul(stretch, 2 * p.half), p.half if slot == A12 else 0))
+                if source == "A11":
+                    base = fn.at(own, fn.imul(stretch, 2 * p.half))
                     xs = [fn.at(base, i * 2 * x.strides[1]) for i in range(width)]
                 else:
-                    base = fn.at(made, fn.iadd(fn.imul(stretch, p.half), slot * sums.strides[1]))
+                    base = fn.at(made, fn.iadd(fn.imul(stretch, p.half), SLOTS.index(source) * sums.strides[1]))
                     xs = [fn.at(base, i * sums.strides[2]) for i in range(width)]
                 wj = fn.at(ws, j * pairs * p.half * PANEL)
                 if j < fetching:
@@ -199,15 +204,9 @@ class _Emitter:
                     tile.accumulate_ahead(xs, wj, p.half, p.half * PANEL, ahead)
                 else:
                     tile.accumulate(xs, wj, p.half, 1, p.half * PANEL)
-                self.gather(j, tile, pairs, once)
-
-    def slot(self, area: int, i: int, q: int, v: int, half: int, width: int, pairs: int) -> int:
-        """Where a vector lies in scratch: rows of [panel pair][half][16], those of odd rows after those of even ones;
-        area 2 holds U."""
-        row = 2 * pairs * PANEL
-        if area == 2:
-            return 2 * width * row + (i * pairs + q) * PANEL + v * self.lanes
-        return (area * width + i) * row + (2 * q + half) * PANEL + v * self.lanes
+                for result, sign in results.items():
+                    self.gather(tile, result, sign, fresh=once and result not in seen)
+                    seen.add(result)
 
     def clear(self, width: int, pairs: int) -> None:
         fn = self.fn
@@ -215,41 +214,23 @@ class _Emitter:
         with fn.loop(0, 2 * width * 2 * pairs * PANEL, self.lanes, name="clear") as i:
             fn.store(zero, fn.at(fn.args["scratch"], i))
 
-    def gather(self, product: int, tile: RegisterTile, pairs: int, once: bool) -> None:
-        """Add one product to the results that take it in (see the module's docstring)."""
+    def gather(self, tile: RegisterTile, result: str, sign: int, fresh: bool) -> None:
+        """Add a product to one of the four results. Scratch holds rows of [panel pair][half][16], the odd ones of all
+        pairs after the even ones."""
         fn, m, width = self.fn, self.math, len(tile.acc)
-        u_area, scratch = 2, fn.args["scratch"]
+        area, half = int(result[1]) - 1, int(result[2]) - 1
         for i, row in enumerate(tile.acc):
             for q, panel in enumerate(row):
                 for v, var in enumerate(panel):
-
-                    def at(area: int, half: int = 0, i: int = i, q: int = q, v: int = v) -> ir.Value:
-                        return fn.at(scratch, self.slot(area, i, q, v, half, width, pairs))
-
-                    def add(value: Val, where: ir.Value, fresh: bool = False) -> None:
-                        fn.store(value if fresh else m.add(fn.load(where, "f32", self.lanes), value), where)
-
+                    slot = ((area * width + i) * len(row) + q) * 2 * PANEL + half * PANEL + v * self.lanes
+                    at = fn.at(fn.args["scratch"], slot)
                     value = Val(var.get(), "f32", self.lanes)
-                    u = at(u_area)
-                    match PRODUCTS[product][1]:
-                        case "B11":
-                            fn.store(value, u)
-                            add(value, at(0, 0), once)
-                        case "B21":
-                            add(value, at(0, 0))
-                        case "T2":
-                            total = m.add(fn.load(u, "f32", self.lanes), value)
-                            fn.store(total, u)
-                            add(total, at(0, 1), once)
-                        case "T3":
-                            add(value, u)
-                        case "T1":
-                            add(m.add(fn.load(u, "f32", self.lanes), value), at(1, 1), once)
-                            add(value, at(0, 1))
-                        case "-T4":
-                            add(m.add(fn.load(u, "f32", self.lanes), value), at(1, 0), once)
-                        case _:
-                            add(value, at(0, 1))
+                    if not fresh:
+                        before = fn.load(at, "f32", self.lanes)
+                        value = m.add(before, value) if sign > 0 else m.sub(before, value)
+                    else:
+                        assert sign > 0
+                    fn.store(value, at)
 
     # -- leaving scratch ------------------------------------------------------------------------------------------
     def finish(self, batch: ir.Value, group: ir.Value, first: ir.Value, pair: ir.Value, width: int, pairs: int,

@@ -31,7 +31,7 @@ _MOST = 60  # powers of two by which a row is scaled at most: squares of such ro
 
 @dataclass(frozen=True, slots=True)
 class StrassenRowsParams:
-    """Operands: x[batch, rows, K]; then its sums [batch, 5, pairs, K/2] and, where `scaled`, inverse scales [batch, pairs]."""
+    """Operands: x[batch, rows, K]; then its sums [batch, 6, pairs, K/2] and, where `scaled`, inverse scales [batch, pairs]."""
 
     batch: int
     rows: int
@@ -44,7 +44,7 @@ class StrassenRowsParams:
 
 
 def make_strassen_rows(x: Operand, sums: Operand, scales: Operand | None, half: int) -> Kernel:
-    """The kernel; x is [batch, rows, K] with a dense last axis, `sums` and `scales` are contiguous."""
+    """The kernel; the last axes of x[batch, rows, K], sums[batch, 6, pairs, K/2] and scales[batch, pairs] are dense."""
     batch, rows, depth = x.shape
     params = StrassenRowsParams(batch, rows, half, depth // (2 * half), scales is not None)
     made = [sums] if scales is None else [sums, scales]
@@ -102,9 +102,10 @@ class _Emitter:
 
                 a11, a12 = quarter(top, 0), quarter(top, 1)
                 a21, a22 = quarter(bottom, 0), quarter(bottom, 1)
-                s1 = m.add(a21, a22)
-                s2 = m.sub(s1, a11)
-                made = {"S1": s1, "S2": s2, "S3": m.sub(a11, a21), "S4": m.sub(a12, s2), "A22": a22}
+                made = {
+                    "A11+A22": m.add(a11, a22), "A21+A22": m.add(a21, a22), "A22": a22, "A11+A12": m.add(a11, a12),
+                    "A21-A11": m.sub(a21, a11), "A12-A22": m.sub(a12, a22),
+                }  # fmt: skip
                 for i, name in enumerate(SLOTS):
                     fn.store(made[name], fn.at(out, fn.iadd(put, i * self.sums.strides[1])))
 

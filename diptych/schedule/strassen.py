@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["lower_strassen", "pack_strassen"]
 
 _ROWS, _COLUMNS, _DEPTH = 48, 192, 96  # smaller products gain less than the sums cost
-_HALF = 256  # longest stretch: its sums are rounded like a chain of that many additions
+_HALF = 192  # longest stretch: its sums are rounded like a chain of that many additions
 _PASS = 1024  # depth whose weights (7/4 of the usual) stay in L2 beside the rows
 
 
@@ -126,7 +126,10 @@ def _sums(ctx: Context, x: View, half: int) -> tuple[View, View]:
     if found is None:
         batch, rows, depth = x.shape
         pairs = -(-rows // 2)
-        found = (ctx.temp((batch, len(SLOTS), pairs, depth // 2)), ctx.temp((batch, pairs)))
+        # Side by side for each pair, and a cache line apart: at distances of 4096 bytes they would fight for few places
+        # in L1.
+        sums = ctx.temp((batch, pairs, len(SLOTS), depth // 2 + PANEL)).transpose((0, 2, 1, 3))
+        found = (View(sums.buffer, 0, (*sums.shape[:3], depth // 2), sums.strides, sums.dtype), ctx.temp((batch, pairs)))
         kernel = make_strassen_rows(x.operand, found[0].operand, found[1].operand, half)
         ctx.call(kernel, (x, *found), fused=("strassen sums",))
         ctx.strassen[key] = found
@@ -168,10 +171,9 @@ def pack_strassen(w: Array, half: int, pairs_per_tile: int, scales: Array | None
             part[:, : columns.stop - columns.start] *= scales[columns]
         quarters = part.reshape(stretches, 2, half, count, 2, PANEL)
         b11, b12, b21, b22 = (quarters[:, i, :, :, j].transpose(0, 2, 1, 3) for i in (0, 1) for j in (0, 1))
-        t1 = b12 - b11
-        t2 = b22 - t1
-        made = {"B11": b11, "B21": b21, "B22": b22, "T1": t1, "T2": t2, "T3": b22 - b12, "-T4": b21 - t2}
-        block = np.stack([made[name] for _, name in PRODUCTS], 1)  # [stretch, product, pair, half, 16]
+        made = {"B11": b11, "B22": b22, "B11+B22": b11 + b22, "B12-B22": b12 - b22, "B21-B11": b21 - b11,
+                "B11+B12": b11 + b12, "B21+B22": b21 + b22}  # fmt: skip
+        block = np.stack([made[name] for _, name, _ in PRODUCTS], 1)  # [stretch, product, pair, half, 16]
         for pair in range(0, count, pairs_per_tile):
             piece = block[:, :, pair : pair + pairs_per_tile]
             flat[at : at + piece.size] = piece.reshape(-1)
