@@ -24,7 +24,7 @@ from diptych.kernels.tile import PANEL, RegisterTile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diptych.codegen.builder import Fn, Index
+    from diptych.codegen.builder import Fn
     from diptych.ir.kernel import Expr, Operand
 
 __all__ = ["PRODUCTS", "SLOTS", "StrassenParams", "make_strassen"]

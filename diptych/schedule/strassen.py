@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ def _balanced(batch: int, groups: int, tiles: int, most: int, panel_outer: bool)
         cost = 0.01 * blocks / least
         for threads in (2, 4):
             ends = [i * len(items) // threads for i in range(threads + 1)]
-            cost += max(sum(items[a:b]) for a, b in zip(ends, ends[1:], strict=False)) * threads / sum(items)
+            cost += max(sum(items[a:b]) for a, b in pairwise(ends)) * threads / sum(items)
         if not lowest or cost < lowest:
             best, lowest = size, cost
     return best
