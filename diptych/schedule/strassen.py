@@ -144,10 +144,9 @@ def _column_scales(w: Array) -> Array | None:
     pairs = -(-n // (2 * PANEL))
     size = np.zeros(pairs * 2 * PANEL, np.float32)
     size[:n] = np.abs(w).max(0)
-    _, power = np.frexp(size)
-    usual = np.isfinite(size) & (size > 0)
-    power, usual = power.reshape(pairs, 2, PANEL), usual.reshape(pairs, 2, PANEL)
-    apart = np.where(usual.all(1), power[:, 0] - power[:, 1], 0).clip(-60, 60)
+    power = np.where(np.isfinite(size), np.frexp(np.maximum(size, np.float32(1e-38)))[1], 0).reshape(pairs, 2, PANEL)
+    apart = (power[:, 0] - power[:, 1]).clip(-60, 60)  # a column of zeros counts as tiny
+    apart[(np.arange(pairs)[:, None] * 2 + 1) * PANEL + np.arange(PANEL) >= n] = 0  # no such columns
     if (np.abs(apart) <= 1).all():
         return None
     scales = np.ones((pairs, 2, PANEL), np.float32)

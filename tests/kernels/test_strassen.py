@@ -42,23 +42,21 @@ def _row_error(got: Array, expected: Array) -> float:
     return float((np.abs(got - expected) / np.maximum(size, 1e-30)).max())
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
-    ("lead", "k", "n"),
+    ("lead", "k", "n", "threads"),
     [
-        ((48,), 96, 192),  # the smallest that goes this way
-        ((128,), 768, 768),
-        ((197,), 384, 200),  # a row without a partner, a panel cut off
-        ((61,), 160, 225),
-        ((2, 129), 192, 193),  # rows pair up within each entry of the batch
-        ((3, 50), 512, 777),
-        ((2, 3, 33), 768, 210),
-        ((49,), 3072, 208),  # several passes over the depth
-        ((300,), 128, 4100),
+        ((48,), 96, 192, 1),  # the smallest that goes this way
+        ((128,), 768, 768, 2),
+        ((197,), 384, 200, 3),  # a row without a partner, a panel cut off
+        ((61,), 160, 225, 2),
+        ((2, 129), 192, 193, 2),  # rows pair up within each entry of the batch
+        ((3, 50), 512, 777, 3),
+        ((49,), 3072, 208, 2),  # several passes over the depth
+        ((300,), 128, 4100, 1),
     ],
 )
-def test_against_float64(rng: np.random.Generator, level: str, threads: int, lead: tuple[int, ...], k: int, n: int) -> None:
+def test_against_float64(rng: np.random.Generator, level: str, lead: tuple[int, ...], k: int, n: int, threads: int) -> None:
     graph = _graph(rng, lead, k, n, transposed=n % 2 == 0)
     model = diptych.compile(graph, threads=threads, target=level)
     assert "strassen" in _kinds(model)
@@ -89,7 +87,9 @@ def test_a_row_is_as_exact_beside_one_of_another_size(rng: np.random.Generator, 
     a[1::4] *= np.float32(size)
     a[2::4] *= np.float32(size)
     got, expected = diptych.compile(graph, threads=2)(a), a.astype(np.float64) @ graph.constants[1].astype(np.float64)
-    assert _row_error(got, expected) < 3e-5
+    zero = ~a.any(1)
+    assert np.abs(got[zero]).max(initial=0) < 1e-20
+    assert _row_error(got[~zero], expected[~zero]) < 3e-5
 
 
 def test_a_column_is_as_exact_beside_one_of_another_size(rng: np.random.Generator) -> None:
@@ -102,7 +102,9 @@ def test_a_column_is_as_exact_beside_one_of_another_size(rng: np.random.Generato
     model = diptych.compile(g.finish({"y": g.matmul(x, g.constant(w))}), threads=2)
     a = _normal(rng, 64, 384)
     got, expected = model(a), a.astype(np.float64) @ w.astype(np.float64)
-    assert _row_error(got.T, expected.T) < 3e-5
+    assert np.abs(got[:, 100]).max() < 1e-20
+    keep = np.arange(250) != 100
+    assert _row_error(got.T[keep], expected.T[keep]) < 3e-5
 
 
 def test_what_is_not_finite_reaches_no_further_than_its_pair_of_rows(rng: np.random.Generator) -> None:
