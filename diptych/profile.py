@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from diptych.ir.kernel import Kernel
     from diptych.kernels.contract import ContractParams
+    from diptych.kernels.strassen import StrassenParams
     from diptych.kernels.winograd import ProductParams
     from diptych.model import Model
 
@@ -36,12 +37,15 @@ class StepTime:
 def flops_of(kernel: Kernel) -> int:
     """Floating-point operations of a contraction or convolution (two per multiply-add); 0 for other kernels.
 
-    Of a Winograd convolution those of the direct sums that it stands for.
+    Of Winograd's and Strassen's schemes those of the plain sums that they stand for.
     """
     if kernel.kind in ("winograd", "winograd_products"):
         w: ProductParams = kernel.params
         g = w.geometry
         return 2 * 9 * g.batch * g.rows * g.cols * g.channels * w.panels * 16
+    if kernel.kind == "strassen":
+        q: StrassenParams = kernel.params
+        return 2 * q.batch * q.rows * q.n * q.depth
     if kernel.kind != "contract":
         return 0
     p: ContractParams = kernel.params

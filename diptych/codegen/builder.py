@@ -239,9 +239,9 @@ class Fn:
             v = self.b.zext(v, memory_type("bool", value.lanes))
         self.b.store(v, pointer, align=itemsize(value.dtype))
 
-    def prefetch(self, pointer: ir.Value, write: bool = False) -> None:
-        """Ask for a cache line that will be read (or written) soon; any address is allowed."""
-        args = [pointer, *(ir.Constant(I32, x) for x in (int(write), 3, 1))]
+    def prefetch(self, pointer: ir.Value, locality: int = 3) -> None:
+        """Ask for the cache line at an address (which need not be valid): locality 3 into L1, 2 into L2."""
+        args = [pointer, *(ir.Constant(I32, i) for i in (0, locality, 1))]
         self.intrinsic("llvm.prefetch.p0", VOID, args)
 
     # -- values -----------------------------------------------------------------------------------------------

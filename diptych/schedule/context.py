@@ -66,6 +66,7 @@ class Context:
     winograd: dict[int, WinogradSchedule] = field(default_factory=dict)  # results of convolutions that go that way
     placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, which operand): there already
     sums: dict[int, View] = field(default_factory=dict)  # blocked images -> [N, B, parts, 16], sums over their pixels
+    strassen: dict[tuple[View, int], tuple[View, View]] = field(default_factory=dict)  # sums of rows that were made
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from diptych.kernels.naive import make_naive_conv, make_naive_matmul
 from diptych.ops.base import attributes
 from diptych.schedule.contraction import lower_matmul, pad_spatial
+from diptych.schedule.strassen import lower_strassen
 
 if TYPE_CHECKING:
+    from diptych.ir import Array
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
     from diptych.schedule.views import View
@@ -20,16 +22,25 @@ def lower_product(ctx: Context, group: Group) -> None:
     """mat_mul: f32 as a contraction, other dtypes the simple way."""
     node = group.anchor
     assert node is not None
-    if ctx.graph.types[node.outputs[0]].dtype == "f32":
-        lower_matmul(ctx, group)
-        return
     flags = attributes(node.op)
+    if ctx.graph.types[node.outputs[0]].dtype == "f32":
+        w = ctx.constant(node.inputs[1])
+        if w is None or w.ndim != 2 or flags["transpose_a"] or not _fewer_products(ctx, group, w, flags["transpose_b"]):
+            lower_matmul(ctx, group)
+        return
     a, b = (ctx.view(v) for v in node.inputs)
     if flags["transpose_a"]:
         a = _swapped(a)
     if flags["transpose_b"]:
         b = _swapped(b)
     emit_naive_product(ctx, a, b, ctx.result(node.outputs[0]))
+
+
+def _fewer_products(ctx: Context, group: Group, w: Array, transposed: bool) -> bool:
+    assert group.anchor is not None
+    expr, values = ctx.expression(group.epilogue, first=group.anchor.outputs, results=group.results)
+    a, out = ctx.view(group.anchor.inputs[0]), ctx.result(group.results[0])
+    return lower_strassen(ctx, a, w.T if transposed else w, expr, [ctx.view(v) for v in values], out)
 
 
 def _swapped(view: View) -> View:

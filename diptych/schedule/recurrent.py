@@ -12,6 +12,7 @@ from diptych.kernels.recurrent import GATES, choose_units, make_recurrent
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.contraction import emit_product, pack_matrix
 from diptych.schedule.naive import emit_naive_product
+from diptych.schedule.strassen import lower_strassen
 from diptych.schedule.views import View
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def _shares(ctx: Context, x: View, arranged: _Arranged, w_ih: int, bias: int) ->
     out = ctx.temp((*a.shape[:2], n), arranged.dtype)
     add = Expr(2, (), ((OPS["add"](), (0, 1)),), (2,))
     array = arranged.array(w_ih)
-    if arranged.dtype == "f32":
+    if array is not None and arranged.dtype == "f32" and lower_strassen(ctx, a, array.reshape(n, depth).T, add, [b], out):
+        pass
+    elif arranged.dtype == "f32":
         matrix = array.reshape(n, depth) if array is not None else _reshaped(ctx, arranged.view(w_ih), (n, depth))
         w, w_batch = pack_matrix(ctx, matrix, True, (a.shape[0],))
         emit_product(ctx, a, w, w_batch, add, [b], out)

@@ -91,3 +91,18 @@ def test_the_inner_loop_of_a_contraction_stays_in_registers(target: str, shape: 
 def test_few_addresses_are_fetched_from_the_stack_in_the_inner_loop() -> None:
     for shape in SHAPES:
         assert max(len(loop.reloads) for loop in contraction_loops("x86-64-v4", shape)) <= 3, shape
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3", "aarch64"])
+def test_strassen_compiles_and_multiplies_in_registers(target: str) -> None:
+    machine = host.find(target)
+    g = Builder("product")
+    plan = plan_of(g.finish({"y": matmul(g, 128, 768, 768)}), machine, threads=2)
+    assert compiler.object_of(plan, machine)[:4] == b"\x7fELF"
+    module = ir.Module("inspected")
+    (kernel,) = [k for k in plan.kernels if k.kind == "strassen"]
+    emit_kernel(module, kernel, "kernel", machine).linkage = "external"
+    loops = [loop for loop in innermost_loops(assembly(module, machine)) if len(loop.fmas) >= 8]
+    assert loops
+    for loop in loops:
+        assert loop.stack == [], "\n".join(loop.lines)

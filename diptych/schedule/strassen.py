@@ -1,0 +1,181 @@
+"""Which products by constant weights take Strassen's scheme, and how they are lowered."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.kernels.strassen import PRODUCTS, SLOTS, StrassenParams, make_strassen
+from diptych.kernels.strassen_rows import make_strassen_rows
+from diptych.kernels.tile import PANEL
+from diptych.kernels.tiling import pixel_tiles
+from diptych.schedule.views import View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.ir import Array
+    from diptych.ir.kernel import Expr
+    from diptych.schedule.context import Context
+    from diptych.targets.base import Target
+
+__all__ = ["lower_strassen", "pack_strassen"]
+
+_ROWS, _COLUMNS, _DEPTH = 48, 192, 96  # smaller products gain less than the sums cost
+_HALF = 192  # longest stretch: its sums are rounded like a chain of that many additions
+_PASS = 1024  # depth whose weights (7/4 of the usual) stay in L2 beside the rows
+
+
+def lower_strassen(ctx: Context, a: View, w: Array, expr: Expr, operands: Sequence[View], out: View) -> bool:
+    """out[..., m, n] = expr(a[..., m, k] w[k, n], operands) with seven eighths of the multiplications, or False when the
+    usual way is the faster or the only one."""
+    depth, n = w.shape
+    half = _half(depth)
+    if ctx.strict or not half or n < _COLUMNS or depth < _DEPTH or 0 in out.shape or out.strides[-1] != 1:
+        return False
+    *lead, m, _ = out.shape
+    # Pairs of rows stay within an entry of the batch, where its rows are many and do not pair up evenly.
+    batch = lead[0] if lead and lead[0] > 1 and prod(lead[1:]) * m % 2 and prod(lead[1:]) * m >= 128 else 1
+    rows = prod(lead) * m // batch
+    if rows < _ROWS:
+        return False
+    target = out.reshape((batch, rows, n))
+    if target is None or target.strides[-1] != 1:
+        return False
+    x = a.reshape((batch, rows, depth))
+    if x is None or x.strides[-1] != 1:
+        copied = ctx.copy(a, "matrix operand").reshape((batch, rows, depth))
+        assert copied is not None
+        x = copied
+    sides = [_side(ctx, v, out.shape, (batch, rows, n)) for v in operands]
+    sums, scales = _sums(ctx, x, half)
+    columns = _column_scales(w)
+    params = _params(ctx.target, batch, rows, n, depth, half, expr, columns is not None)
+    shape = (params.panel_pairs, depth // (2 * half) * len(PRODUCTS) * half * PANEL)
+    weights = ctx.packed(shape, lambda: pack_strassen(w, half, params.pairs_per_tile, columns))
+    args = [x, sums, weights, scales]
+    if columns is not None:
+        args.append(ctx.weights((1 / columns).astype(np.float32)))
+    args += [*sides, target]
+    kernel = make_strassen(params, [v.operand for v in args], ctx.target.lanes(4))
+    ctx.call(kernel, args)
+    return True
+
+
+def _half(depth: int) -> int:
+    """The longest half stretch that cuts the depth evenly; 0 if none does."""
+    for half in range(_HALF, 47, -PANEL):
+        if depth % (2 * half) == 0:
+            return half
+    return 0
+
+
+def _params(target: Target, batch: int, rows: int, n: int, depth: int, half: int, expr: Expr,
+            scaled_columns: bool) -> StrassenParams:  # fmt: skip
+    per_panel = PANEL // min(PANEL, target.lanes(4))
+    pairs = 2 if per_panel == 1 and n > 2 * PANEL else 1
+    most = max(1, (target.registers - per_panel * pairs - 1) // (per_panel * pairs))
+    tiles = pixel_tiles(-(-rows // 2), min(most, 28), per_panel * pairs)
+    count = sum(c for _, c in tiles)
+    stretches = depth // (2 * half)
+    per_pass = max(d for d in range(1, stretches + 1) if stretches % d == 0 and (d == 1 or d * 2 * half <= _PASS))
+    groups = -(-n // (2 * PANEL * pairs))
+    # Rows of a work item: what they read within a third of L2, and enough items for every thread.
+    budget = max(1, target.l2 // 3 // (per_pass * 2 * half * 7))
+    per_block = max(1, min(count, budget // tiles[0][0]))
+    w_bytes, x_bytes = 7 * n * depth, 9 * rows * depth
+    panel_outer = w_bytes > 2 * x_bytes or (x_bytes < target.l2 and w_bytes > target.l2 // 2)
+    per_block = _balanced(batch, groups, count, per_block, panel_outer)
+    return StrassenParams(batch, rows, n, half, stretches, per_pass, True, scaled_columns, expr, tiles, pairs, per_block,
+                          panel_outer)  # fmt: skip
+
+
+def _balanced(batch: int, groups: int, tiles: int, most: int, panel_outer: bool) -> int:
+    """Tiles of a work item, at most about `most`, so that two and four threads get shares of like size."""
+    least = -(-tiles // most)
+    best, lowest = most, 0.0
+    for blocks in range(least, min(tiles, 2 * least + 4) + 1):
+        size = -(-tiles // blocks)
+        row = [min(size, tiles - at) for at in range(0, tiles, size)]
+        items = row * groups if panel_outer else [t for t in row for _ in range(groups)]
+        items *= batch
+        cost = 0.01 * blocks / least
+        for threads in (2, 4):
+            ends = [i * len(items) // threads for i in range(threads + 1)]
+            cost += max(sum(items[a:b]) for a, b in pairwise(ends)) * threads / sum(items)
+        if not lowest or cost < lowest:
+            best, lowest = size, cost
+    return best
+
+
+def _side(ctx: Context, view: View, shape: tuple[int, ...], merged: tuple[int, ...]) -> View:
+    view = view.broadcast(shape)
+    again = view.reshape(merged) if view.strides[-1] in (0, 1) else None
+    if again is None or again.strides[-1] not in (0, 1):
+        again = ctx.copy(view, "epilogue operand").reshape(merged)
+    assert again is not None
+    return again
+
+
+def _sums(ctx: Context, x: View, half: int) -> tuple[View, View]:
+    """The sums of x's quarters, made once for all products of the same rows."""
+    key = (x, half)
+    found = ctx.strassen.get(key)
+    if found is None:
+        batch, rows, depth = x.shape
+        pairs = -(-rows // 2)
+        # Side by side for each pair, and a cache line apart: at distances of 4096 bytes they would fight for few places
+        # in L1.
+        sums = ctx.temp((batch, pairs, len(SLOTS), depth // 2 + PANEL)).transpose((0, 2, 1, 3))
+        found = (View(sums.buffer, 0, (*sums.shape[:3], depth // 2), sums.strides, sums.dtype), ctx.temp((batch, pairs)))
+        kernel = make_strassen_rows(x.operand, found[0].operand, found[1].operand, half)
+        ctx.call(kernel, (x, *found), fused=("strassen sums",))
+        ctx.strassen[key] = found
+    return found
+
+
+def _column_scales(w: Array) -> Array | None:
+    """Powers of two by which to multiply the columns of the second panel of each pair so that they are as large as those
+    of the first; None when they are within a factor of two already. (Rows are scaled at run time, see `strassen_rows`.)"""
+    n = w.shape[1]
+    pairs = -(-n // (2 * PANEL))
+    size = np.zeros(pairs * 2 * PANEL, np.float32)
+    size[:n] = np.abs(w).max(0)
+    power = np.where(np.isfinite(size), np.frexp(np.maximum(size, np.float32(1e-38)))[1], 0).reshape(pairs, 2, PANEL)
+    apart = (power[:, 0] - power[:, 1]).clip(-60, 60)  # a column of zeros counts as tiny
+    apart[(np.arange(pairs)[:, None] * 2 + 1) * PANEL + np.arange(PANEL) >= n] = 0  # no such columns
+    if (np.abs(apart) <= 1).all():
+        return None
+    scales = np.ones((pairs, 2, PANEL), np.float32)
+    scales[:, 1] = np.exp2(apart)
+    return scales.reshape(-1)[:n]
+
+
+def pack_strassen(w: Array, half: int, pairs_per_tile: int, scales: Array | None = None) -> Array:
+    """w[K, N] -> [panel pairs, packed]: per group of pairs [stretch][product][pair][half K][16], zeros where N ends."""
+    depth, n = w.shape
+    pairs = -(-n // (2 * PANEL))
+    stretches = depth // (2 * half)
+    out = np.empty((pairs, stretches * len(PRODUCTS) * half * PANEL), np.float32)
+    flat, at = out.reshape(-1), 0
+    step = max(1, 32 // pairs_per_tile) * pairs_per_tile
+    for first in range(0, pairs, step):  # in slices, for they are added up in double precision
+        count = min(step, pairs - first)
+        part = np.zeros((depth, count * 2 * PANEL), np.float64)
+        columns = slice(first * 2 * PANEL, min(n, (first + count) * 2 * PANEL))
+        part[:, : columns.stop - columns.start] = w[:, columns]
+        if scales is not None:
+            part[:, : columns.stop - columns.start] *= scales[columns]
+        quarters = part.reshape(stretches, 2, half, count, 2, PANEL)
+        b11, b12, b21, b22 = (quarters[:, i, :, :, j].transpose(0, 2, 1, 3) for i in (0, 1) for j in (0, 1))
+        made = {"B11": b11, "B22": b22, "B11+B22": b11 + b22, "B12-B22": b12 - b22, "B21-B11": b21 - b11,
+                "B11+B12": b11 + b12, "B21+B22": b21 + b22}  # fmt: skip
+        block = np.stack([made[name] for _, name, _ in PRODUCTS], 1)  # [stretch, product, pair, half, 16]
+        for pair in range(0, count, pairs_per_tile):
+            piece = block[:, :, pair : pair + pairs_per_tile]
+            flat[at : at + piece.size] = piece.reshape(-1)
+            at += piece.size
+    return out
