@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from diptych.ops.base import Contraction, Elementwise, Reduction
-from diptych.schedule.staged import takes_prologue
+from diptych.schedule.prologue import takes_prologue
 
 if TYPE_CHECKING:
     from diptych.ir import Graph, Node
