@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cache_key", "compile_plan", "object_of", "objects_of", "optimize"]
 
-_ONE_OBJECT = 6  # plans of so few kernels: one module, in which LLVM sees everything
+# Plans of few kernels that take no time: one module, in which LLVM sees everything. In longer ones each kernel is better
+# off alone: inlined into the function that calls it, its registers spill.
+_FEW, _SHORT_NS = 6, 50_000.0
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
 _WHOLE = frozenset({"batch_norm", "rms_norm"})
@@ -76,30 +78,33 @@ def cache_key(plan: Plan, target: Target) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def object_of(plan: Plan, target: Target) -> bytes:
-    """Native code of a plan as one object, compiled here and now."""
+def object_of(plan: Plan, target: Target, clock: int | None = None) -> bytes:
+    """Native code of a plan as one object, compiled here and now; `clock` as for `emit_program`."""
     from diptych.codegen.object import object_code
     from diptych.codegen.program import emit_program
     from diptych.kernels.base import emit_kernel
 
-    module = emit_program(plan.kernels, plan.steps, plan.scratch_offset, plan.scratch_bytes, target, emit_kernel)
+    places = (plan.scratch_offset, plan.scratch_bytes)
+    module = emit_program(plan.kernels, plan.steps, *places, target, emit_kernel, clock)
     return object_code(module, target)
 
 
 def objects_of(plan: Plan, target: Target, cache: ObjectCache, workers: Workers | None = None,
-               on_done: Callable[[int, int], None] = lambda done, total: None) -> list[bytes]:  # fmt: skip
+               on_done: Callable[[int, int], None] = lambda done, total: None,
+               clock: int | None = None) -> list[bytes]:  # fmt: skip
     """Native code of a plan as objects to be linked: one for a small plan, else one for each kernel.
 
     Kernels that the cache has are not compiled again, the others are by `workers` or by processes started here.
+    `clock` as for `emit_program`.
     """
-    if len(plan.kernels) <= _ONE_OBJECT:
-        return [cache.get_or_make(cache_key(plan, target), lambda: object_of(plan, target))]
+    if len(plan.kernels) <= _FEW and plan.cost < _SHORT_NS:
+        return [cache.get_or_make(f"{cache_key(plan, target)} {clock}", lambda: object_of(plan, target, clock))]
     keys = [f"kernel {symbol(k)} {target!r} {of_compiler()}" for k in plan.kernels]
     found = [cache.get(key) for key in keys]
     missing = [i for i, code in enumerate(found) if code is None]
-    steps = (plan.kernels, plan.steps, plan.scratch_offset, plan.scratch_bytes, target)
+    steps = (plan.kernels, plan.steps, plan.scratch_offset, plan.scratch_bytes, target, clock)
     tasks: list[Task] = [("program_object", steps), *(("kernel_object", (plan.kernels[i], target)) for i in missing)]
-    started = workers or Workers(min(processes(), len(tasks)) if len(tasks) > _ONE_OBJECT else 0, [__name__])
+    started = workers or Workers(min(processes(), len(tasks)) if len(tasks) > _FEW else 0, [__name__])
     try:
         program, *made = started.run(tasks, lambda done: on_done(done, len(tasks)))
     except BaseException:

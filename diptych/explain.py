@@ -51,6 +51,8 @@ def _touched(operand: Operand) -> int:
 
 def step_bytes(kernel: Kernel, buffers: tuple[int, ...]) -> tuple[int, int]:
     """Bytes of weights, and of all other operands, that one run of a kernel has to touch."""
+    if kernel.kind == "border":  # its operand is the whole tensor, of which it touches the rim
+        return 0, 0
     weights = sum(_touched(o) for o, b in zip(kernel.operands, buffers, strict=True) if b == _WEIGHTS)
     return weights, sum(map(_touched, kernel.operands)) - weights
 

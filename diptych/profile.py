@@ -58,22 +58,22 @@ def profile(model: Model, *arrays: Any, rounds: int = 20, threads: int | None = 
     >>> from diptych.profile import profile, table
     >>> print(table(profile(model, x)))  # doctest: +SKIP
     """
-    from diptych.codegen.object import object_code
-    from diptych.codegen.program import ENTRY, emit_program
-    from diptych.kernels.base import emit_kernel
+    from diptych import compiler
+    from diptych.codegen.program import ENTRY
+    from diptych.runtime.cache import default_cache
+    from diptych.runtime.elf import parse_object
     from diptych.runtime.executable import Executable
+    from diptych.runtime.link import prelink
     from diptych.targets import host
 
     plan = model.plan
     if plan is None:
         raise InputError("the NumPy target has no steps to profile; compile for a native target")
-    target = host.find(None)
     count = len(plan.steps)
     clock = 2 + len(plan.inputs) + len(plan.outputs)
-    module = emit_program(
-        plan.kernels, plan.steps, plan.scratch_offset, plan.scratch_bytes, target, emit_kernel, clock=clock
-    )
-    code = object_code(module, target)
+    # The kernels of the model itself, as they are in the cache; only the function that calls them is another one.
+    objects = compiler.objects_of(plan, host.find(None), default_cache(), clock=clock)
+    code = prelink([parse_object(o) for o in objects])
     n = threads or model.threads
     run = Executable(
         code, entry=ENTRY, weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs,

@@ -20,7 +20,7 @@ def plan_text(reports: list[StepReport], f: Figures) -> str:
         rate = f"{r.flops / r.microseconds / 1e3:.1f}" if r.flops and r.microseconds else "-"
         rows.append(
             [f"{i}", r.kernel, "+".join(r.operators)[:40], r.name[:40], f"{r.microseconds:.1f}", f"{r.share:.1%}", rate,
-             f"{r.of_roof:.0%} of {r.limit}"]
+             f"{r.of_roof:.0%} of {r.limit}" if r.of_roof else "-"]
         )  # fmt: skip
     lines = [table(["step", "kernel", "operators", "layer", "us", "share", "GFLOP/s", "roof"], rows, left=4)]
     lines.append(

@@ -52,7 +52,7 @@ def kernel_object(kernel: Kernel, target: Target) -> bytes:
 
 
 def program_object(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offset: int, scratch_bytes: int,
-                   target: Target) -> bytes:  # fmt: skip
+                   target: Target, clock: int | None = None) -> bytes:  # fmt: skip
     """The object code of the function that runs the steps of a model; the kernels are in other objects."""
     from llvmlite import ir
 
@@ -63,7 +63,7 @@ def program_object(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_off
     def declare(module: ir.Module, kernel: Kernel, name: str, target: Target) -> ir.Function:
         return ir.Function(module, ir.FunctionType(ir.VoidType(), [t for _, t in signature(kernel)]), symbol(kernel))
 
-    module = emit_program(kernels, steps, scratch_offset, scratch_bytes, target, declare)
+    module = emit_program(kernels, steps, scratch_offset, scratch_bytes, target, declare, clock)
     return object_code(module, target)
 
 
