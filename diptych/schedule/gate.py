@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from diptych.ir.kernel import Expr
 from diptych.kernels.pointwise import make_pointwise
 from diptych.ops.base import OPS, attributes
-from diptych.schedule.groups import Group
 from diptych.schedule.views import View
 
 if TYPE_CHECKING:
     from diptych.ir import Graph, Node
     from diptych.schedule.context import Context
+    from diptych.schedule.groups import Group
 
 __all__ = ["join_gates", "scaled_weights"]
 
