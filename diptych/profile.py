@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from diptych.ir.kernel import Kernel
     from diptych.kernels.contract import ContractParams
+    from diptych.kernels.expand import ExpandParams
     from diptych.kernels.strassen import StrassenParams
     from diptych.kernels.winograd import ProductParams
     from diptych.model import Model
@@ -46,6 +47,9 @@ def flops_of(kernel: Kernel) -> int:
     if kernel.kind == "strassen":
         q: StrassenParams = kernel.params
         return 2 * q.batch * q.rows * q.n * q.depth
+    if kernel.kind == "expand":
+        e: ExpandParams = kernel.params
+        return e.flops(kernel.operands[5].shape)
     if kernel.kind != "contract":
         return 0
     p: ContractParams = kernel.params

@@ -92,6 +92,12 @@ class ExpandParams:
     def scratch(self) -> int:
         return 4 * (self.held + PANEL * self.panels)
 
+    def flops(self, out: tuple[int, ...]) -> int:
+        """Of both convolutions, two per multiply-add; `out` is the shape of the result."""
+        n, blocks, rows, cols, lanes = out
+        first = self.rows * self.cols * self.channels * prod(self.one.kernel)
+        return 2 * n * blocks * lanes * (first + rows * cols * prod(self.two.kernel))
+
     def __str__(self) -> str:
         return (f"{self.channels}{' plain' if self.plain else ''} {self.one} -> {self.rows}x{self.cols} {self.two} "
                 f"P={self.panels} tiles={self.tiles} ring={self.ring} parts={self.parts} [{self.first}] [{self.second}]")  # fmt: skip

@@ -9,11 +9,11 @@ import numpy as np
 from diptych.kernels.expand import Window, make_expand, row_parts
 from diptych.ops.base import attributes
 from diptych.ops.blocked import BLOCK
-from diptych.schedule.groups import Group
 
 if TYPE_CHECKING:
     from diptych.ir import Array, Graph, Node
     from diptych.schedule.context import Context
+    from diptych.schedule.groups import Group
 
 __all__ = ["depthwise_blocks", "join_depthwise", "lower_expand"]
 

@@ -11,6 +11,7 @@ from harness import ARM, V3, V4, Array, build, compile_only, expr, misaligned, v
 from diptych.ir.kernel import Expr
 from diptych.kernels.expand import Window, make_expand, row_parts
 from diptych.ops import OPS
+from diptych.profile import flops_of
 from diptych.targets import host
 
 ONE = Window((1, 1), (1, 1), ((0, 0), (0, 0)))
@@ -122,6 +123,11 @@ def test_nan_and_infinity_go_where_they_belong(rng: np.random.Generator) -> None
     where[4:7, 8:11] = True
     np.testing.assert_array_equal(off, where)
     np.testing.assert_array_equal(arrays[5][0, 0][~where], before[0, 0][~where])
+
+
+def test_flops_are_those_of_both_convolutions() -> None:
+    made, arrays, want = kernel_of(CASES[0], V3)
+    assert flops_of(made) == 2 * 16 * 14 * 14 * 16 + 2 * want.size * 9 == made.params.flops(arrays[5].shape)
 
 
 def test_loads_are_even() -> None:
