@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from diptych.codegen import math_tables as tables
 from diptych.codegen.builder import Val
-from diptych.codegen.math_base import Arithmetic
+from diptych.codegen.math_parts import Parts
 
 __all__ = ["ExpLog"]
 
@@ -32,7 +32,7 @@ _F64 = _Format(52, 1023, 1.5 * 2**52, -746.0, 710.0, 2.0**-1022, tables.LN2_F64,
 _FORMATS = {"f32": _F32, "f64": _F64}
 
 
-class ExpLog(Arithmetic):
+class ExpLog(Parts):
     """Error bounds are in units in the last place (ULP) against the exact value, measured by tests/codegen."""
 
     # -- pieces -----------------------------------------------------------------------------------------------

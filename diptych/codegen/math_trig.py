@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diptych.codegen import math_tables as tables
 from diptych.codegen.builder import Val
-from diptych.codegen.math_base import Arithmetic
+from diptych.codegen.math_parts import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ __all__ = ["Trigonometry"]
 _FAR = 1e5  # beyond, the reduction of f32 arguments loses digits: the C library takes over
 
 
-class Trigonometry(Arithmetic):
+class Trigonometry(Parts):
     """Error bounds are in units in the last place (ULP) of f32; where a value is tiny by cancellation they still hold."""
 
     def _f32(self, x: Val, name: str, body: Callable[[Val], Val]) -> Val:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["lower_strassen", "pack_strassen"]
 
 _ROWS, _COLUMNS, _DEPTH = 48, 192, 96  # smaller products gain less than the sums cost
-_HALF = 192  # longest stretch: its sums are rounded like a chain of that many additions
+_HALF = 128  # longest stretch: its sums are rounded like a chain of that many additions
 _PASS = 1024  # depth whose weights (7/4 of the usual) stay in L2 beside the rows
 
 
