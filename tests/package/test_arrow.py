@@ -33,6 +33,7 @@ ARROW: dict[str, set[str]] = {
     "artifact": {"errors", "ir", "ops"},
     "model": {"artifact", "compiled", "errors", "frontends", "ir", "passes", "options"},
     "api": {"artifact", "errors", "frontends", "ir", "model", "options", "runtime"},
+    "mxnet": {"_version", "compiled", "errors", "frontends", "ir", "ops", "options", "passes"},
     "__init__": {"_version", "api", "errors", "ir", "model"},
     "compare": {"__init__", "_version", "api", "errors", "frontends", "ir", "model", "profile"},
     "cli": {"__init__", "_version", "api", "compare", "errors", "frontends", "ir", "model", "passes", "profile"},
