@@ -70,9 +70,11 @@ def mp_sgd_mom_update(a: Attributes, w: Array, g: Array, mom: Array, w32: Array)
 
 def _nag(a: Attributes, w: Array, g: Array, mom: Array) -> Array:
     m, lr = _f(a.real("momentum", 0.0)), _f(a.real("lr"))
-    d = _scaled(a, g, w) + _f(a.real("wd", 0.0)) * w
-    mom[...] = m * mom - lr * d
-    return w + (m * mom - lr * d)
+    d, wd = _scaled(a, g, w), _f(a.real("wd", 0.0))
+    mom *= m
+    new = w - mom + (m + 1) * (mom - lr * (d + wd * w))
+    mom -= lr * (d + wd * new)  # libmxnet reads the weight it has just written
+    return new
 
 
 @host("nag_mom_update")
