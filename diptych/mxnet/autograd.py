@@ -8,13 +8,13 @@ from diptych.mxnet.base import MXNetError
 from diptych.mxnet.tape import Entry, Node, state
 from diptych.mxnet.tape import backward as run_backward
 
+from diptych.mxnet.ndarray.ndarray import NDArray  # noqa: E402  (scripts take it from here)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diptych.mxnet.ndarray.ndarray import NDArray
-
 __all__ = [
-    "Function", "backward", "get_symbol", "grad", "is_recording", "is_training", "mark_variables", "pause",
+    "Function", "NDArray", "backward", "get_symbol", "grad", "is_recording", "is_training", "mark_variables", "pause",
     "predict_mode", "record", "set_recording", "set_training", "train_mode",
 ]  # fmt: skip
 
@@ -183,8 +183,6 @@ class _FunctionNode(Node):
     __slots__ = ("function", "given", "results")
 
     def __init__(self, function: Function, inputs: Sequence[Any], outputs: int) -> None:
-        from diptych.mxnet.ndarray.ndarray import NDArray
-
         self.given = [x for x in inputs if isinstance(x, NDArray)]
         super().__init__([x._entry for x in self.given], outputs)
         self.function = function

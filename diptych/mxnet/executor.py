@@ -91,19 +91,19 @@ class Executor:
                 raise ValueError(f"Shape not match! Argument {name}, need: {held[name].shape}, received: {value.shape}")
             held[name]._data[...] = value._data if isinstance(value, NDArray) else value
         before = state.recording, state.training
-        state.recording, state.training = bool(is_train), bool(is_train)
+        state.recording, state.training = any(r != "null" for r in self._reqs), bool(is_train)
         try:
             operands = {}
             for name, array, grad, req in zip(self._names, self.arg_arrays, self.grad_arrays, self._reqs):
                 x = array.detach()
-                if is_train and grad is not None and req != "null":
+                if grad is not None and req != "null":
                     x._mark(grad, req)
                 operands[name] = x
             operands.update(self.aux_dict)
             results = run.run(self._symbol, operands, self._monitor, self._monitor_all)
         finally:
             state.recording, state.training = before
-        self._recorded = results if is_train else []
+        self._recorded = results
         made = [r.detach() for r in results]
         for m in made:
             m._ctx = context_for_new(self._ctx)
@@ -119,7 +119,7 @@ class Executor:
         """Carry gradients back into the gradient arrays; loss layers need no `out_grads`."""
         if not self._recorded:
             if any(r != "null" for r in self._reqs):
-                raise MXNetError("call forward(is_train=True) before backward")
+                raise MXNetError("call forward before backward")
             return
         if out_grads is None:
             grads: list[Any] = [None] * len(self._recorded)
@@ -183,12 +183,17 @@ class Executor:
         args = [fitted(n, a, s) for n, a, s in zip(self._names, self.arg_arrays, shapes)]
         grads = [fitted(n, g, s) for n, g, s in zip(self._names, self.grad_arrays, shapes)]
         states = [fitted(n, a, s) for n, a, s in zip(self._aux_names, self.aux_arrays, aux)]
-        return Executor(self._symbol, self._ctx, args, grads, list(self._reqs), states)  # type: ignore[arg-type]
+        made = Executor(self._symbol, self._ctx, args, grads, list(self._reqs), states)  # type: ignore[arg-type]
+        if self._outputs is not None:  # outputs are views of the old ones where they fit
+            wanted = made._output_types()
+            if all(int(np.prod(s)) <= o.size and np.dtype(t) == o.dtype for (s, t), o in zip(wanted, self._outputs)):
+                made._outputs = [wrap(o._data.reshape(-1)[: int(np.prod(s))].reshape(s)) for (s, _), o in zip(wanted, self._outputs)]
+        return made
 
     def debug_str(self) -> str:
         """The nodes of the symbol, readable, and the bytes of its arrays."""
         size = sum(a._data.nbytes for a in (*self.arg_arrays, *self.aux_arrays, *(g for g in self.grad_arrays if g is not None)))
-        return self._symbol.debug_str() + f"Total {size / (1 << 20):.6f} MB allocated\n"
+        return self._symbol.debug_str() + f"Total {size >> 20} MB allocated\n"
 
     @property
     def _optimized_symbol(self) -> Symbol:

@@ -204,6 +204,7 @@ def _reaches(entry: Entry) -> bool:
 def _deliver(variable: Variable, d: NDArray) -> None:
     if variable.grad is None or variable.req == "null":
         return
+    variable.array._fresh_grad = True
     if variable.req == "add":
         variable.grad._data[...] += d._data
     else:

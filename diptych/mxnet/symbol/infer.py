@@ -17,6 +17,7 @@ from diptych.mxnet.base import CODE_DTYPES, MXNetError, dtype_name
 from diptych.mxnet.ops import live
 from diptych.mxnet.ops.prepare import converter_of, run_host
 from diptych.mxnet.ops.registry import find
+from diptych.mxnet.symbol import backward
 from diptych.mxnet.symbol.node import SymNode, topological
 from diptych.mxnet.tape import state
 from diptych.ops.build import Builder
@@ -31,6 +32,8 @@ __all__ = ["FullInference", "dtypes_of", "infer_shape", "infer_type"]
 
 class FullInference(Inference):
     """Shape inference over all operators: labels count, and so do operators that only running programs have."""
+
+    rules = backward.RULES
 
     def _forward(self, i: int, count: int) -> None:
         node = self.symbol.nodes[i]
@@ -270,8 +273,8 @@ def _variable_dtypes(symbol: Symbol, known: dict[str, str]) -> dict[int, str | N
     return {i: found.get((i, 0)) for i, n in enumerate(topological(symbol._heads)) if n.op is None}
 
 
-def infer_type(symbol: Symbol, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The three lists of `Symbol.infer_type`; three times None when some stay unknown."""
+def infer_type(symbol: Symbol, args: Sequence[Any], kwargs: dict[str, Any], partial: bool = False) -> Any:
+    """The three lists of `Symbol.infer_type`; when some stay unknown None for them (`partial`) or three times None."""
     known = {k: dtype_name(v) for k, v in _known(symbol, args, kwargs, "type").items()}
     found = dtypes_of(symbol, known)
     order = topological(symbol._heads)
@@ -280,7 +283,7 @@ def infer_type(symbol: Symbol, args: Sequence[Any], kwargs: dict[str, Any]) -> A
 
     def types(entries: list[tuple[int, int]]) -> list[Any] | None:
         names = [found.get(e) for e in entries]
-        return [np.dtype(t).type for t in names if t] if all(names) else None
+        return [np.dtype(t).type if t else None for t in names] if partial or all(names) else None
 
     groups = (types([index[n] for n in symbol.list_arguments()]), types([(place[id(n)], k) for n, k in symbol._heads]),
               types([index[n] for n in symbol.list_auxiliary_states()]))  # fmt: skip

@@ -185,7 +185,14 @@ class Symbol(Arithmetic):
         """Element types of arguments, outputs and auxiliary states from some of them."""
         return infer.infer_type(self, args, kwargs)
 
-    infer_type_partial = infer_type
+    def infer_type_partial(self, *args: Any, **kwargs: Any) -> Any:
+        """As infer_type, with None for what stays unknown."""
+        return infer.infer_type(self, args, kwargs, partial=True)
+
+    def _gen_atomic_symbol(self) -> Symbol:
+        node = self._heads[0][0]
+        alone = SymNode(node.op, node.name, attrs=node.attrs, user=node.user, subgraphs=node.subgraphs)
+        return Symbol([(alone, k) for k in range(len(self._heads))])
 
     # -- files ------------------------------------------------------------------------------------------------
     def tojson(self, remove_amp_cast: bool = True) -> str:
