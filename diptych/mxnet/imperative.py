@@ -103,7 +103,12 @@ def invoke_all(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out:
         return made if outs is None else deliver([m._data for m in made], outs, made[0]._entry and made[0]._entry.node)
     types = tuple([type_of(x._data) for x in operands])
     prepared = prepare(op, attrs, types, state.training, state.np_shape, shape)
-    return call(prepared, operands, outs)
+    results = call(prepared, operands, outs)
+    if state.recording and results and results[0]._entry is not None:
+        node = results[0]._entry.node
+        if isinstance(node, CallNode) and node.source is None:
+            node.source = (op, attrs)
+    return results
 
 
 def invoke(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out: Any = None) -> Any:

@@ -80,11 +80,12 @@ class Entry:
 class CallNode(Node):
     """A call of a prepared graph on arrays."""
 
-    __slots__ = ("operands", "prepared", "saved")
+    __slots__ = ("operands", "prepared", "saved", "source")
 
     def __init__(self, prepared: Prepared, operands: Sequence[NDArray], saved: Sequence[Array], results: Sequence[Array]) -> None:
         super().__init__([x._entry for x in operands], prepared.visible)
         self.prepared = prepared
+        self.source: tuple[str, dict[str, str]] | None = None  # operator and attributes, where it was called by name
         self.saved: tuple[Array, ...] | None = tuple(saved)
         self.operands: tuple[NDArray, ...] = tuple(operands) if prepared.later else ()
         if prepared.later:

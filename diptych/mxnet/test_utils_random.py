@@ -9,7 +9,6 @@ import numpy as np
 import numpy.random as rnd
 
 import diptych.mxnet as mx
-from diptych.mxnet.base import MXNetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,16 +45,40 @@ def rand_ndarray(shape: Any, stype: str = "default", density: Any = None, dtype:
                  shuffle_csr_indices: bool = False, distribution: Any = None, ctx: Any = None) -> Any:  # fmt: skip
     """A normal NDArray."""
     if stype != "default":
-        return rand_sparse_ndarray(shape, stype)
+        return rand_sparse_ndarray(shape, stype, density, dtype, modifier_func=modifier_func)[0]
     return mx.nd.array(random_arrays(shape), dtype=dtype, ctx=ctx)
 
 
-def rand_sparse_ndarray(*args: Any, **kwargs: Any) -> Any:
-    """An error: sparse storage is not supported."""
-    raise MXNetError("sparse storage is not supported; use stype='default'")
+def rand_sparse_ndarray(shape: Any, stype: str, density: float | None = None, dtype: Any = None, distribution: Any = None,
+                        data_init: Any = None, rsp_indices: Any = None, modifier_func: Any = None,
+                        shuffle_csr_indices: bool = False, ctx: Any = None) -> Any:  # fmt: skip
+    """A random sparse array, and its parts."""
+    density = rnd.rand() if density is None else density
+    dtype = np.float32 if dtype is None else dtype
+    values = np.full(shape, data_init, dtype) if data_init is not None else rnd.uniform(size=shape).astype(dtype)
+    if modifier_func is not None:
+        values = assign_each(values, modifier_func).astype(dtype)
+    if stype == "row_sparse":
+        keep = np.zeros(shape[0], bool)
+        keep[rnd.rand(shape[0]) < density if rsp_indices is None else np.asarray(rsp_indices)] = True
+        values[~keep] = 0
+        made = mx.nd.array(values, dtype=dtype).tostype(stype)
+        return made, (made.data.asnumpy(), made.indices.asnumpy())
+    values[rnd.rand(*shape) >= density] = 0
+    made = mx.nd.array(values, dtype=dtype).tostype(stype)
+    return made, (made.indptr.asnumpy(), made.indices.asnumpy(), made.data.asnumpy())
 
 
-create_sparse_array = create_sparse_array_zd = rand_sparse_ndarray
+def create_sparse_array(shape: Any, stype: str, data_init: Any = None, rsp_indices: Any = None, dtype: Any = None,
+                        modifier_func: Any = None, density: float = 0.5, shuffle_csr_indices: bool = False) -> Any:  # fmt: skip
+    """A random sparse array."""
+    return rand_sparse_ndarray(shape, stype, density, dtype, None, data_init, rsp_indices, modifier_func)[0]
+
+
+def create_sparse_array_zd(shape: Any, stype: str, density: float, data_init: Any = None, rsp_indices: Any = None,
+                           dtype: Any = None, modifier_func: Any = None, shuffle_csr_indices: bool = False) -> Any:  # fmt: skip
+    """A random sparse array; density 0 gives an empty one."""
+    return create_sparse_array(shape, stype, data_init, [] if density == 0 else rsp_indices, dtype, modifier_func, density)
 
 
 def rand_shape_2d(dim0: int = 10, dim1: int = 10, allow_zero_size: bool = False) -> tuple[int, ...]:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from diptych.ir import Array
     from diptych.mxnet.tape import Entry
 
-__all__ = ["NDArray", "waitall"]
+__all__ = ["NDArray", "py_slice", "waitall"]
+
+py_slice = slice  # what scripts call the builtin where `slice` is the operator
 
 
 class NDArray(Arithmetic, Fluent):
@@ -309,6 +311,8 @@ class NDArray(Arithmetic, Fluent):
         if grad_req not in ("write", "add", "null"):
             raise MXNetError(f"grad_req={grad_req!r}; use write, add or null")
         grad = wrap(np.zeros(self._data.shape, self._data.dtype))
+        if stype not in (None, "default"):
+            grad = grad.tostype(str(stype))
         grad._ctx = self._ctx
         self._mark(grad, grad_req)
 
