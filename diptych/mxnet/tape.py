@@ -42,7 +42,8 @@ class Node:
 
     def __init__(self, inputs: Sequence[Entry | None], outputs: int) -> None:
         self.number = next(_numbers)  # rises with time, so it is a topological order
-        self.inputs = tuple(inputs)
+        # What a finished backward pass has let go of is a constant from then on, as in MXNet.
+        self.inputs = tuple([None if e is None or e.node.used else e for e in inputs])
         self.outputs = outputs
         self.used = False
 

@@ -18,6 +18,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "CachedOp":
+        from diptych.mxnet.cached_op import CachedOp
+
+        return CachedOp
     found = public_names_of("op").get(name) or public_names_of("_internal").get(name)
     if found is None:
         raise AttributeError(f"module 'diptych.mxnet.ndarray' has no attribute {name!r}")

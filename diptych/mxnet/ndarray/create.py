@@ -15,7 +15,8 @@ from diptych.mxnet.tape import state
 
 __all__ = [
     "arange", "array", "concatenate", "empty", "eye", "from_numpy", "full", "histogram", "imdecode", "linspace",
-    "moveaxis", "onehot_encode", "ones", "split_v2", "zeros", *FUNCTIONS,
+    "from_dlpack", "moveaxis", "onehot_encode", "ones", "split_v2", "to_dlpack_for_read", "to_dlpack_for_write", "zeros",
+    *FUNCTIONS,
 ]  # fmt: skip
 
 
@@ -42,10 +43,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 
 def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> NDArray:
-    """An array with these values: float32 for lists, the type of the source for NumPy arrays and NDArrays.
-
-    As in MXNet, float64 sources keep their type only when it is asked for or the source is an NDArray... of that type.
-    """
+    """An array with these values: of the source's type if that is an NDArray, of float32 for everything else."""
     if isinstance(source_array, NDArray):
         dtype = source_array.dtype if dtype is None else dtype
         return _new(np.array(source_array._data, _dtype(dtype), order="C"), ctx)
@@ -53,10 +51,8 @@ def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> N
         from diptych.mxnet.ndarray import sparse
 
         return sparse.array(source_array, ctx, dtype)
-    if isinstance(source_array, np.ndarray):
-        dtype = source_array.dtype if dtype is None else dtype
-    else:
-        dtype = mx_real_t if dtype is None else dtype
+    dtype = mx_real_t if dtype is None else dtype
+    if not isinstance(source_array, np.ndarray):
         try:
             if isinstance(source_array, (list, tuple)) and any(isinstance(s, NDArray) for s in source_array):
                 source_array = [s.asnumpy() if isinstance(s, NDArray) else s for s in source_array]
@@ -64,9 +60,16 @@ def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> N
         except (ValueError, TypeError) as error:
             raise TypeError("source_array must be array like object") from error
     made = np.array(source_array, _dtype(dtype), order="C")
-    if made.ndim == 0 and not state.np_shape:
-        made = made.reshape((1,))
     return _new(made, ctx)
+
+
+class _Memory:
+    """The memory of an array as a writable one, whatever its flags say."""
+
+    def __init__(self, of: np.ndarray[Any, Any]) -> None:
+        described = dict(of.__array_interface__)
+        described["data"] = (described["data"][0], False)
+        self.of, self.__array_interface__ = of, described
 
 
 def from_numpy(ndarray: Any, zero_copy: bool = True, array_cls: type[NDArray] = NDArray) -> NDArray:
@@ -74,11 +77,41 @@ def from_numpy(ndarray: Any, zero_copy: bool = True, array_cls: type[NDArray] = 
     if zero_copy:
         if not ndarray.flags.c_contiguous:
             raise ValueError("Only c-contiguous arrays are supported for zero-copy")
+        view = np.asarray(_Memory(ndarray))  # stays writable: the memory is the NDArray's from here on
         ndarray.flags["WRITEABLE"] = False
-        view = ndarray.view()
-        base = np.lib.stride_tricks.as_strided(view)
-        return wrap(base)
+        return wrap(view)
     return array(ndarray, dtype=ndarray.dtype)
+
+
+class _Capsule:
+    """What NumPy asks for, around a bare DLPack capsule."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0
+
+
+def to_dlpack_for_read(data: NDArray) -> Any:
+    """The array as a DLPack capsule, on the same memory."""
+    return data._data.__dlpack__()
+
+
+def to_dlpack_for_write(data: NDArray) -> Any:
+    """The array as a DLPack capsule to be written to, on the same memory."""
+    return data._data.__dlpack__()
+
+
+def from_dlpack(dlpack: Any) -> NDArray:
+    """The array of a DLPack capsule, on the same memory."""
+    found = np.from_dlpack(dlpack if hasattr(dlpack, "__dlpack__") else _Capsule(dlpack))
+    if not found.flags.writeable:
+        found = np.array(found)
+    return wrap(np.ascontiguousarray(found))
 
 
 def zeros(shape: Any, ctx: Context | None = None, dtype: Any = None, stype: str | None = None, **kwargs: Any) -> NDArray:

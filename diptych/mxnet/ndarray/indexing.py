@@ -54,6 +54,13 @@ def is_basic(key: Any) -> bool:
     return not any(isinstance(k, np.ndarray) for k in (key if isinstance(key, tuple) else (key,)))
 
 
+def is_contiguous(key: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a basic slice of an array of this shape is one run of memory."""
+    strides = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
+    whole = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), shape, strides)  # never read: only its layout counts
+    return bool(whole[key].flags.c_contiguous)
+
+
 @lru_cache(maxsize=4096)
 def _slicing(x: tuple[tuple[int, ...], str], starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...],
              shape: tuple[int, ...]) -> Prepared:  # fmt: skip

@@ -181,7 +181,7 @@ class NDArray(Arithmetic, Fluent):
         try:
             return self._viewed(reshaped(codes, self.shape, bool(kwargs.get("reverse", False))))
         except DiptychError as error:
-            raise MXNetError(str(error)) from error
+            raise ValueError(str(error)) from error
 
     def expand_dims(self, axis: int, inplace: bool = False) -> NDArray:
         """An axis of extent 1 put in at `axis`."""
@@ -344,6 +344,16 @@ class NDArray(Arithmetic, Fluent):
     def backward(self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
         """Carry the gradient (ones, or `out_grad`) back from this array to all that have one attached."""
         run_backward([self], [out_grad], retain_graph)
+
+    def to_dlpack_for_read(self) -> Any:
+        """The array as a DLPack capsule, on the same memory."""
+        return self._data.__dlpack__()
+
+    to_dlpack_for_write = to_dlpack_for_read
+
+    @staticmethod
+    def _basic_indexing_slice_is_contiguous(key: Any, shape: tuple[int, ...]) -> bool:
+        return indexing.is_contiguous(key, shape)
 
     def _sync_copyfrom(self, source: Any) -> None:
         array = np.asarray(source, self._data.dtype)

@@ -150,6 +150,8 @@ def spell(value: Any) -> str:
         return dtype_name(value)
     if isinstance(value, np.generic):
         return repr(value.item())
+    if isinstance(value, np.ndarray):
+        value = tuple(value.tolist()) if value.ndim else value.item()
     if isinstance(value, (tuple, list)):
         items = [spell(v) for v in value]
         if isinstance(value, tuple):
