@@ -12,7 +12,7 @@ from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray, context_for_new
 from diptych.mxnet.symbol import run
 from diptych.mxnet.tape import backward as run_backward
-from diptych.mxnet.tape import state
+from diptych.mxnet.tape import settle, state
 
 if TYPE_CHECKING:
     from diptych.mxnet.symbol.symbol import Symbol
@@ -33,6 +33,8 @@ class Executor:
         self._aux_names = symbol.list_auxiliary_states()
         self._output_names = symbol.list_outputs()
         self._outputs: list[NDArray] | None = None
+        self._train = False
+        self._shared = False  # whether the outputs lie in memory of another executor
         self._recorded: list[NDArray] = []
         self._monitor: Any = None
         self._monitor_all = False
@@ -89,9 +91,24 @@ class Executor:
                 raise ValueError("only accept NDArrays or numpy arrays as inputs")
             if tuple(value.shape) != held[name].shape:
                 raise ValueError(f"Shape not match! Argument {name}, need: {held[name].shape}, received: {value.shape}")
+            settle()
             held[name]._data[...] = value._data if isinstance(value, NDArray) else value
+        self._train = bool(is_train)
+        self._recorded = self._run()
+        made = [r.detach() for r in self._recorded]
+        for m in made:
+            m._ctx = context_for_new(self._ctx)
+        if self._outputs is not None and self._shared:
+            for o, m in zip(self._outputs, made):  # memory that another executor shows too
+                o._data[...] = m._data
+        else:
+            self._outputs = made
+        return self.outputs
+
+    def _run(self) -> list[NDArray]:
+        """The outputs, on the tape when gradients are bound."""
         before = state.recording, state.training
-        state.recording, state.training = any(r != "null" for r in self._reqs), bool(is_train)
+        state.recording, state.training = any(r != "null" for r in self._reqs), self._train
         try:
             operands = {}
             for name, array, grad, req in zip(self._names, self.arg_arrays, self.grad_arrays, self._reqs):
@@ -100,20 +117,9 @@ class Executor:
                     x._mark(grad, req)
                 operands[name] = x
             operands.update(self.aux_dict)
-            results = run.run(self._symbol, operands, self._monitor, self._monitor_all)
+            return run.run(self._symbol, operands, self._monitor, self._monitor_all)
         finally:
             state.recording, state.training = before
-        self._recorded = results
-        made = [r.detach() for r in results]
-        for m in made:
-            m._ctx = context_for_new(self._ctx)
-        if self._outputs is not None and all(o._data.shape == m._data.shape and o._data.dtype == m._data.dtype
-                                             for o, m in zip(self._outputs, made)):  # fmt: skip
-            for o, m in zip(self._outputs, made):  # arrays handed out keep showing the latest outputs
-                o._data[...] = m._data
-        else:
-            self._outputs = made
-        return self.outputs
 
     def backward(self, out_grads: Any = None, is_train: bool = True) -> None:
         """Carry gradients back into the gradient arrays; loss layers need no `out_grads`."""
@@ -121,6 +127,8 @@ class Executor:
             if any(r != "null" for r in self._reqs):
                 raise MXNetError("call forward before backward")
             return
+        if any(r._entry is not None and r._entry.node.used for r in self._recorded):
+            self._recorded = self._run()  # a second backward pass for one forward pass
         if out_grads is None:
             grads: list[Any] = [None] * len(self._recorded)
         elif isinstance(out_grads, NDArray):
@@ -139,7 +147,7 @@ class Executor:
         try:
             heads = [(r, g) for r, g in zip(self._recorded, grads) if r._entry is not None]
             if heads:
-                run_backward([r for r, _ in heads], [g for _, g in heads], retain=True)
+                run_backward([r for r, _ in heads], [g for _, g in heads], retain=False)
         finally:
             state.training = before
 
@@ -187,6 +195,7 @@ class Executor:
         if self._outputs is not None:  # outputs are views of the old ones where they fit
             wanted = made._output_types()
             if all(int(np.prod(s)) <= o.size and np.dtype(t) == o.dtype for (s, t), o in zip(wanted, self._outputs)):
+                made._shared = self._shared = True
                 made._outputs = [wrap(o._data.reshape(-1)[: int(np.prod(s))].reshape(s)) for (s, _), o in zip(wanted, self._outputs)]
         return made
 

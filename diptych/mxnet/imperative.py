@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from diptych.mxnet.base import MXNetError
 from diptych.mxnet.ops import live
 from diptych.mxnet.ops.prepare import Prepared, prepare, run_host
 from diptych.mxnet.random_state import draw
-from diptych.mxnet.tape import CallNode, Entry, state
+from diptych.mxnet.tape import CallNode, Entry, settle, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,8 @@ def wrap(array: Array, entry: Entry | None = None) -> NDArray:
     from diptych.mxnet.ndarray.ndarray import NDArray
 
     made: NDArray = NDArray.__new__(_array_class() if state.np_array else NDArray)
-    made._data = array
+    made._array = array
+    made._pending = None
     made._entry = entry
     made._grad = None
     made._ctx = None
@@ -44,7 +46,7 @@ def _array_class() -> Any:
 
 def ones_like(x: NDArray) -> NDArray:
     """Ones in the shape of x."""
-    return wrap(np.ones(x._data.shape, x._data.dtype))
+    return wrap(np.ones(x.shape, x.dtype))
 
 
 def type_of(array: Array) -> tuple[tuple[int, ...], str]:
@@ -59,23 +61,46 @@ def store(out: NDArray, array: Array) -> None:
     """Write a result into an existing array."""
     if out._data.shape != array.shape:
         raise MXNetError(f"the result has shape {array.shape}, out has {out._data.shape}")
+    settle()
     out._data[...] = array
 
 
 def call(prepared: Prepared, operands: Sequence[NDArray], out: Sequence[NDArray] | None = None) -> list[NDArray]:
-    """Run a prepared graph on arrays: results (or `out`), with its updates carried out and the call recorded."""
+    """Call a prepared graph on arrays: results (or `out`), with its updates carried out and the call recorded.
+
+    A recorded call waits until one of its values is needed.
+    """
+    if state.recording and any([x._entry is not None for x in operands]):
+        args: list[Any] = [x._pending if x._array is None else x._array for x in operands]
+        for noise in prepared.noise:
+            args.append(draw(noise))
+        node = CallNode(prepared, [x._entry for x in operands], args)
+        if out is not None:
+            node.run()
+            assert node.results is not None
+            return deliver(node.results[: prepared.visible], out, node)
+        state.waiting.append(weakref.ref(node))
+        if len(state.waiting) > 4096:
+            state.waiting = [r for r in state.waiting if (n := r()) is not None and n.results is None and not n.used]
+        return [promised(node, i) for i in range(prepared.visible)]
     arrays = [x._data for x in operands]
-    for noise in prepared.noise[len(arrays) - len(prepared.in_types) :] if prepared.noise else ():
+    for noise in prepared.noise:
         arrays.append(draw(noise))
     results = prepared(arrays)
-    for i, k in prepared.updates:
-        operands[i]._data[...] = results[k]
-    record = state.recording and any(x._entry is not None for x in operands)
+    if prepared.updates:
+        settle()
+        for i, k in prepared.updates:
+            operands[i]._data[...] = results[k]
     visible = results[: prepared.visible]
-    node = CallNode(prepared, operands, arrays, results) if record else None
-    if out is None:
-        return [wrap(a, Entry(node, i) if node is not None else None) for i, a in enumerate(visible)]
-    return deliver(visible, out, node)
+    return [wrap(a) for a in visible] if out is None else deliver(visible, out)
+
+
+def promised(node: CallNode, index: int) -> NDArray:
+    """An array that will show a result of a waiting call."""
+    made = wrap(None, Entry(node, index))  # type: ignore[arg-type]
+    made._pending = (node, index)
+    node.watch(index, made)
+    return made
 
 
 def deliver(results: Sequence[Array], out: Sequence[NDArray], node: Any = None) -> list[NDArray]:
@@ -94,14 +119,16 @@ def invoke_all(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out:
     """All visible results of an operator (by its own name, not an alias)."""
     outs = None if out is None else list(out) if isinstance(out, (list, tuple)) else [out]
     if op in live.HOSTS:
-        results = run_host(op, attrs, [x._data for x in operands])
+        arrays = [x._data for x in operands]
+        settle()  # optimizer steps write to their operands
+        results = run_host(op, attrs, arrays)
         return [wrap(a) for a in results] if outs is None else deliver(results, outs)
     if op == "Custom":
         from diptych.mxnet.operator import invoke_custom
 
         made = invoke_custom(operands, attrs)
         return made if outs is None else deliver([m._data for m in made], outs, made[0]._entry and made[0]._entry.node)
-    types = tuple([type_of(x._data) for x in operands])
+    types = tuple([type_of(x._array) if x._array is not None else x._promised_type() for x in operands])
     prepared = prepare(op, attrs, types, state.training, state.np_shape, shape)
     results = call(prepared, operands, outs)
     if state.recording and results and results[0]._entry is not None:

@@ -10,9 +10,9 @@ import numpy as np
 from diptych.errors import DiptychError
 from diptych.ir import TensorType
 from diptych.mxnet.base import MXNetError
-from diptych.mxnet.imperative import type_of, wrap
+from diptych.mxnet.imperative import call, type_of, wrap
 from diptych.mxnet.ops.prepare import Prepared
-from diptych.mxnet.tape import CallNode, Entry, Node, state
+from diptych.mxnet.tape import CallNode, Entry, Node, settle, state
 from diptych.ops.build import Builder
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def view(x: NDArray, array: Array, prepared: Prepared, extra: tuple[Array, ...] 
     """An NDArray on memory of x (or a copy of a part of it), recorded as what `prepared` computes from x."""
     if not state.recording or x._entry is None:
         return wrap(array)
-    node = CallNode(prepared, [x, *(wrap(a) for a in extra)], [x._data, *extra], [])
+    node = CallNode(prepared, [x._entry, *[None] * len(extra)], [x._data, *extra])
+    node.results = [array]
     return wrap(array, Entry(node, 0))
 
 
@@ -108,8 +109,10 @@ def get(x: NDArray, key: Any) -> NDArray:
     """x[key]: contiguous basic slices share memory with x, everything else is a copy."""
     np_mode = state.np_array
     key = normal_key(key, np_mode)
-    if isinstance(key, list):
-        key = np.asarray(key, np.int64)
+    if x._array is None and state.recording and x._entry is not None and is_basic(key):
+        found = _promised_part(x, key)
+        if found is not None:
+            return found
     part = x._data[key]
     if not isinstance(part, np.ndarray):
         part = np.asarray(part)
@@ -129,6 +132,28 @@ def get(x: NDArray, key: Any) -> NDArray:
     except DiptychError as error:
         raise MXNetError(str(error)) from error
     return view(x, part, prepared, extra)
+
+
+def _promised_part(x: NDArray, key: Any) -> NDArray | None:
+    """A basic slice of a value that waits, waiting too; None where the key needs more care."""
+    shape, dtype = x._promised_type()
+    layout = np.broadcast_to(np.int8(0), shape)
+    part = layout[key]
+    dims = np.shape(part) or (() if state.np_shape else (1,))
+    if 0 in dims or not dims:
+        return None
+    keys = key if isinstance(key, tuple) else (key,)
+    keys = tuple(k for k in keys if k is not None)
+    if Ellipsis in keys:
+        at = keys.index(Ellipsis)
+        keys = (*keys[:at], *[slice(None)] * (len(shape) - len(keys) + 1), *keys[at + 1 :])
+    keys = (*keys, *[slice(None)] * (len(shape) - len(keys)))
+    spans = [slice(k, k + 1 or None).indices(n) if isinstance(k, int) else k.indices(n) for k, n in zip(keys, shape)]
+    if any(s <= 0 for _, _, s in spans):
+        return None
+    stops = tuple(max(a, b) for a, b, _ in spans)
+    prepared = _slicing((shape, dtype), tuple(a for a, _, _ in spans), stops, tuple(s for _, _, s in spans), tuple(dims))
+    return call(prepared, [x])[0]
 
 
 class _Assigned(Node):
@@ -165,6 +190,7 @@ def put(x: NDArray, key: Any, value: Any) -> None:
     key = normal_key(key, state.np_array)
     if state.recording and x._entry is not None:
         raise MXNetError("Inplace operations (+=, -=, x[:]=, etc) are not supported when recording with autograd.")
+    settle()
     raw = value._data if isinstance(value, NDArray) else np.asarray(value)
     if raw.dtype == object:
         raise TypeError(f"x[...] = {type(value)}: numbers and arrays can be assigned")

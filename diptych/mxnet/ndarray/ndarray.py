@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,14 +11,15 @@ import numpy as np
 from diptych.errors import DiptychError
 from diptych.frontends.mxnet.convert_shape import reshaped
 from diptych.ir import TensorType
+from diptych.ir.types import numpy_dtype
 from diptych.mxnet.base import MXNetError, dtype_name
 from diptych.mxnet.context import Context, cpu, current_context, usable
-from diptych.mxnet.imperative import invoke, type_of, wrap
+from diptych.mxnet.imperative import call, invoke, type_of, wrap
 from diptych.mxnet.ndarray import indexing
 from diptych.mxnet.ndarray.arithmetic import Arithmetic
 from diptych.mxnet.ndarray.fluent import Fluent
 from diptych.mxnet.ops.prepare import Prepared
-from diptych.mxnet.tape import Variable, state
+from diptych.mxnet.tape import Variable, settle, state
 from diptych.mxnet.tape import backward as run_backward
 from diptych.ops.build import Builder
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from diptych.ir import Array
-    from diptych.mxnet.tape import Entry
+    from diptych.mxnet.tape import CallNode, Entry
 
 __all__ = ["NDArray", "py_slice", "waitall"]
 
@@ -40,9 +43,10 @@ class NDArray(Arithmetic, Fluent):
     (14.0, (2,), 'float32')
     """
 
-    __slots__ = ("__weakref__", "_ctx", "_data", "_entry", "_extra", "_fresh", "_grad")
+    __slots__ = ("__weakref__", "_array", "_ctx", "_entry", "_fresh", "_grad", "_pending")
     __array_priority__ = 1000.0
-    _data: Array
+    _array: Array | None  # None while the value is still to be computed
+    _pending: tuple[CallNode, int] | None
     _entry: Entry | None
     _grad: NDArray | None
     _ctx: Context | None
@@ -53,26 +57,52 @@ class NDArray(Arithmetic, Fluent):
         self._grad = None
         self._ctx = None
 
+    @property
+    def _data(self) -> Array:
+        """The memory; a value that waits is computed now."""
+        array = self._array
+        if array is None:
+            assert self._pending is not None
+            node, index = self._pending
+            node.run()
+            array = self._array
+            if array is None:  # the call was carried out before this array came to show its result
+                assert node.results is not None
+                array = self._array = node.results[index]
+                self._pending = None
+        return array
+
+    @_data.setter
+    def _data(self, array: Array) -> None:
+        self._array, self._pending = array, None
+
+    def _promised_type(self) -> tuple[tuple[int, ...], str]:
+        """Shape and IR dtype of a value that waits."""
+        assert self._pending is not None
+        node, index = self._pending
+        found = node.prepared.out_types[index]
+        return found.shape, found.dtype
+
     # -- what it is -------------------------------------------------------------------------------------------
     @property
     def shape(self) -> tuple[int, ...]:
         """The extents."""
-        return tuple(self._data.shape)
+        return tuple(self._array.shape) if self._array is not None else self._promised_type()[0]
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self._data.ndim
+        return len(self.shape)
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self._data.size
+        return prod(self.shape)
 
     @property
     def dtype(self) -> Any:
         """The element type, as NumPy's scalar class."""
-        return self._data.dtype.type
+        return self._array.dtype.type if self._array is not None else numpy_dtype(self._promised_type()[1]).type
 
     @property
     def stype(self) -> str:
@@ -157,12 +187,11 @@ class NDArray(Arithmetic, Fluent):
 
     def _viewed(self, shape: tuple[int, ...]) -> NDArray:
         """The same memory in another shape, recorded as a reshape."""
-        array = self._data.reshape(shape)
         if not state.recording or self._entry is None:
-            return wrap(array)
-        g = Builder("reshape")
-        prepared = Prepared(g.finish([g.reshape(g.input("x0", TensorType(*type_of(self._data))), shape)]), 1)
-        return indexing.view(self, array, prepared)
+            return wrap(self._data.reshape(shape))
+        if self._array is None:
+            return call(_reshaping(self._promised_type(), shape), [self])[0]
+        return indexing.view(self, self._array.reshape(shape), _reshaping(type_of(self._array), shape))
 
     def reshape(self, *shape: Any, **kwargs: Any) -> NDArray:
         """The same memory in another shape; the codes 0, -1, -2, -3, -4 are those of the operator Reshape."""
@@ -247,6 +276,7 @@ class NDArray(Arithmetic, Fluent):
             raise TypeError(f"copyto does not support type {type(other)}")
         if other is self:
             return other
+        settle()
         if other._data.shape != self._data.shape:
             raise MXNetError(f"copyto: an array of shape {self.shape} cannot be copied into one of {other.shape}")
         other._data[...] = self._data
@@ -280,7 +310,10 @@ class NDArray(Arithmetic, Fluent):
         if type(self) is cls:
             return self
         made = cls.__new__(cls)
-        made._data, made._entry, made._grad, made._ctx = self._data, self._entry, self._grad, self._ctx
+        made._array, made._pending, made._entry = self._array, self._pending, self._entry
+        made._grad, made._ctx = self._grad, self._ctx
+        if made._pending is not None:
+            made._pending[0].watch(made._pending[1], made)
         return made
 
     def __reduce__(self) -> Any:
@@ -310,7 +343,7 @@ class NDArray(Arithmetic, Fluent):
         """Ask for the gradient of this array: `backward` puts it into `grad` ("write"), or adds it there ("add")."""
         if grad_req not in ("write", "add", "null"):
             raise MXNetError(f"grad_req={grad_req!r}; use write, add or null")
-        grad = wrap(np.zeros(self._data.shape, self._data.dtype))
+        grad = wrap(np.zeros(self.shape, self.dtype))
         if stype not in (None, "default"):
             grad = grad.tostype(str(stype))
         grad._ctx = self._ctx
@@ -338,7 +371,10 @@ class NDArray(Arithmetic, Fluent):
     def detach(self) -> NDArray:
         """The same memory, cut off from the tape."""
         made = type(self).__new__(type(self))
-        made._data, made._entry, made._grad, made._ctx = self._data, None, None, self._ctx
+        made._array, made._pending = self._array, self._pending
+        made._entry, made._grad, made._ctx = None, None, self._ctx
+        if made._pending is not None:
+            made._pending[0].watch(made._pending[1], made)
         return made
 
     def backward(self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
@@ -359,14 +395,22 @@ class NDArray(Arithmetic, Fluent):
         array = np.asarray(source, self._data.dtype)
         if array.shape != self.shape:
             raise ValueError(f"Shape inconsistent: expected {array.shape} vs got {self.shape}")
+        settle()
         self._data[...] = array
 
     def _full(self, value: float) -> NDArray:
+        settle()
         self._data[...] = value
         return self
 
     def _to_shared_mem(self) -> Any:
         raise MXNetError("arrays are not kept in shared memory; pickle the array instead")
+
+
+@lru_cache(maxsize=4096)
+def _reshaping(x: tuple[tuple[int, ...], str], shape: tuple[int, ...]) -> Prepared:
+    g = Builder("reshape")
+    return Prepared(g.finish([g.reshape(g.input("x0", TensorType(*x)), shape)]), 1)
 
 
 def _rebuild(cls: type[NDArray], content: dict[str, Any]) -> NDArray:

@@ -66,7 +66,7 @@ def prepared_symbol(symbol: Symbol, order: list[SymNode], variables: list[SymNod
     """The whole symbol as one graph for these operands; None when an operator in it runs in Python."""
     kept = symbol._prepared
     train = state.training
-    key = (train, state.np_shape, tuple(type_of(a._data) for a in arrays))
+    key = (train, state.np_shape, tuple(type_of(a._array) if a._array is not None else a._promised_type() for a in arrays))
     if key not in kept:
         kept[key] = _prepare(order, symbol._heads, variables, key[2], train)
     found: Prepared | None = kept[key]
