@@ -192,11 +192,10 @@ class Executor:
         grads = [fitted(n, g, s) for n, g, s in zip(self._names, self.grad_arrays, shapes)]
         states = [fitted(n, a, s) for n, a, s in zip(self._aux_names, self.aux_arrays, aux)]
         made = Executor(self._symbol, self._ctx, args, grads, list(self._reqs), states)  # type: ignore[arg-type]
-        if self._outputs is not None:  # outputs are views of the old ones where they fit
-            wanted = made._output_types()
-            if all(int(np.prod(s)) <= o.size and np.dtype(t) == o.dtype for (s, t), o in zip(wanted, self._outputs)):
-                made._shared = self._shared = True
-                made._outputs = [wrap(o._data.reshape(-1)[: int(np.prod(s))].reshape(s)) for (s, _), o in zip(wanted, self._outputs)]
+        wanted = made._output_types()  # outputs are views of the old ones where they fit
+        if all(int(np.prod(s)) <= o.size and np.dtype(t) == o.dtype for (s, t), o in zip(wanted, self.outputs)):
+            made._shared = self._shared = True
+            made._outputs = [wrap(o._data.reshape(-1)[: int(np.prod(s))].reshape(s)) for (s, _), o in zip(wanted, self.outputs)]
         return made
 
     def debug_str(self) -> str:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diptych.frontends.mxnet.attributes import Attributes
 from diptych.ir.types import numpy_dtype
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.ops import live
 from diptych.mxnet.ops.prepare import Prepared, prepare, run_host
 from diptych.mxnet.random_state import draw
-from diptych.mxnet.tape import CallNode, Entry, settle, state
+from diptych.mxnet.tape import CallNode, Entry, Node, settle, state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +104,28 @@ def promised(node: CallNode, index: int) -> NDArray:
     return made
 
 
+class HostNode(Node):
+    """A call of an operator that runs in Python on arrays."""
+
+    __slots__ = ("arrays", "attrs", "op", "results")
+
+    def __init__(self, op: str, attrs: dict[str, str], entries: Sequence[Entry | None], arrays: Sequence[Array],
+                 results: Sequence[Array]) -> None:  # fmt: skip
+        super().__init__(entries, len(results))
+        self.op, self.attrs, self.arrays, self.results = op, attrs, list(arrays), list(results)
+
+    def backward(self, arrived: list[NDArray | None], keep: bool) -> list[NDArray | None]:
+        rule = live.HOST_GRADIENTS.get(self.op)
+        if rule is None:
+            raise MXNetError(f"{self.op} has no gradient; call it on x.detach() or outside of autograd.record()")
+        if state.recording:
+            raise MXNetError(f"{self.op} has a gradient but no second one")
+        heads = [d._data if d is not None else np.zeros(r.shape, r.dtype) for d, r in zip(arrived, self.results)]
+        with np.errstate(all="ignore"):
+            found = rule(Attributes(self.op, self.op, self.attrs), self.arrays, self.results, heads)
+        return [None if d is None else wrap(np.ascontiguousarray(d, x.dtype).reshape(x.shape)) for d, x in zip(found, self.arrays)]
+
+
 def deliver(results: Sequence[Array], out: Sequence[NDArray], node: Any = None) -> list[NDArray]:
     """Put results into the arrays of `out=`."""
     for i, (target, array) in enumerate(zip(out, results)):
@@ -122,7 +145,12 @@ def invoke_all(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out:
         arrays = [x._data for x in operands]
         settle()  # optimizer steps write to their operands
         results = run_host(op, attrs, arrays)
-        return [wrap(a) for a in results] if outs is None else deliver(results, outs)
+        host_node: HostNode | None = None
+        if state.recording and any(x._entry is not None for x in operands):
+            host_node = HostNode(op, attrs, [x._entry for x in operands], arrays, results)
+        if outs is not None:
+            return deliver(results, outs, host_node)
+        return [wrap(a, None if host_node is None else Entry(host_node, i)) for i, a in enumerate(results)]
     if op == "Custom":
         from diptych.mxnet.operator import invoke_custom
 

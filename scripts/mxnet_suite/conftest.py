@@ -15,6 +15,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import os
+import signal
 import sys
 import types
 import unittest
@@ -87,6 +88,20 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: Any) -> None:
         sys.modules["mxnet" + module.__name__.removeprefix("diptych.mxnet")] = module
+
+
+def pytest_runtest_call(item: Any) -> Any:
+    """Stop a test after MXNET_TEST_SECONDS (0, the default: never)."""
+    seconds = float(os.environ.get("MXNET_TEST_SECONDS", "0"))
+    if not seconds:
+        return
+
+    def late(number: int, frame: Any) -> None:
+        raise TimeoutError(f"the test took longer than {seconds:g} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    item.addfinalizer(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
 
 
 numpy_names()

@@ -100,9 +100,10 @@ def run_host(op: str, attrs: dict[str, str], arrays: Sequence[Array]) -> list[Ar
     with np.errstate(all="ignore"):
         try:
             result = live.HOSTS[op](Attributes(op, op, attrs), *arrays)
-        except (DiptychError, ValueError, IndexError, TypeError) as error:
+        except (DiptychError, ValueError, IndexError, TypeError, np.linalg.LinAlgError) as error:
             raise MXNetError(f"{op}: {error}") from error
-    return list(result) if isinstance(result, (tuple, list)) else [result]
+    results = result if isinstance(result, (tuple, list)) else [result]
+    return [np.ascontiguousarray(r) if r.ndim else r for r in map(np.asarray, results)]
 
 
 _cache: dict[Any, Prepared] = {}

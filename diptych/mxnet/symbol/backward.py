@@ -125,8 +125,10 @@ def _batch_dot(s: Shapes) -> None:
     a, b = s.ins[0], s.ins[1]
     if a is None or b is None or len(a) < 3 or len(b) < 3:
         return
-    row = a[-1] if s.attrs.boolean("transpose_a", False) else a[-2]
-    column = b[-2] if s.attrs.boolean("transpose_b", False) else b[-1]
+    row, inner = (a[-1], a[-2]) if s.attrs.boolean("transpose_a", False) else (a[-2], a[-1])
+    column, other = (b[-2], b[-1]) if s.attrs.boolean("transpose_b", False) else (b[-1], b[-2])
+    if inner is None or other is None:
+        return
     lead = merged(a[:-2], b[:-2]) or a[:-2]
     s.outs[0] = merged(s.outs[0], (*lead, row, column))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.errors import DiptychError, FormatError
+from diptych.frontends.mxnet.attributes import Attributes
 from diptych.frontends.mxnet.convert import DTYPE_NAMES, Effects, convert_node
 from diptych.frontends.mxnet.shapes import Inference
 from diptych.frontends.mxnet.symbol_schema import output_count
@@ -45,6 +46,13 @@ class FullInference(Inference):
         if any(s is None for s in shapes):
             return
         if node.op in live.HOSTS:
+            if node.op in live.HOST_SHAPES:
+                made = live.HOST_SHAPES[node.op](Attributes(node.op, node.name, node.attrs), *shapes)
+                for k, result in enumerate(made):
+                    self._refine((i, k), tuple(result), node.name)
+                    self._dtypes[i, k] = self.dtype(node.inputs[0])
+                self._forward_done.add(i)
+                return
             arrays = [np.ones(s, numpy_dtype(self.dtype(e))) for e, s in zip(node.inputs, shapes) if s is not None]
             for k, array in enumerate(run_host(node.op, node.attrs, arrays)):
                 self._refine((i, k), array.shape, node.name)

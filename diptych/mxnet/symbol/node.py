@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from diptych.frontends.mxnet.attributes import parse_shape
 from diptych.frontends.mxnet.symbol_graph import SymbolGraph, SymbolNode
 from diptych.frontends.mxnet.symbol_schema import mutated_inputs, output_count, output_name
 from diptych.mxnet.tape import state
@@ -120,6 +121,8 @@ def thaw(graph: SymbolGraph) -> list[Entry]:
     made: list[SymNode] = []
     for n in graph.nodes:
         user = dict(n.hidden) if n.op is not None else {**n.attrs, **n.hidden}
+        if state.np_shape and not graph.is_np_shape and "__shape__" in user:  # 0 was the mark of an unknown extent
+            user["__shape__"] = str(tuple(-1 if d == 0 else d for d in parse_shape(user["__shape__"])))
         made.append(SymNode(n.op, n.name, [(made[i], k) for i, k in n.inputs], n.attrs if n.op is not None else {}, user,
                             n.subgraphs))  # fmt: skip
     return [(made[i], k) for i, k in graph.heads]
