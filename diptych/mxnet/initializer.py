@@ -3,7 +3,7 @@
 >>> import diptych.mxnet as mx
 >>> w = mx.nd.zeros((2, 2))
 >>> mx.init.One()(mx.init.InitDesc("fc_weight"), w)
->>> w.sum().asscalar()
+>>> float(w.sum().asscalar())
 4.0
 """
 
