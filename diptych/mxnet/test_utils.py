@@ -13,6 +13,7 @@ import numpy.testing as npt
 
 import diptych.mxnet as mx
 from diptych.mxnet.base import MXNetError
+from diptych.mxnet.ndarray import array  # noqa: F401
 from diptych.mxnet.util import getenv, np_array, np_shape, set_np, reset_np, setenv, use_np, use_np_array, use_np_shape  # noqa: F401
 from diptych.mxnet.test_utils_random import *  # noqa: F403
 

@@ -214,25 +214,36 @@ def compare_optimizer(opt1: Any, opt2: Any, shapes: Any, dtype: Any, w_stype: st
     """Assert that two optimizers move weights and states alike."""
     from diptych.mxnet.test_utils import assert_almost_equal
 
-    many = isinstance(shapes, list)
-    shapes = shapes if many else [shapes]
-    w1 = [mx.nd.array(rnd.uniform(size=s), dtype=dtype) for s in shapes]
-    g1 = [mx.nd.array(rnd.uniform(size=s), dtype=dtype) for s in shapes]
-    w2, g2 = [w.copyto(mx.cpu()) for w in w1], [g.copyto(mx.cpu()) for g in g1]
-    index = list(range(len(shapes)))
-    states = [[o.create_state_multi_precision(i, w) for i, w in zip(index, ws)] for o, ws in ((opt1, w1), (opt2, w2))]
+    if isinstance(shapes, list):  # one weight at a time against all in one call
+        pairs = [(mx.nd.array(rnd.uniform(size=s), dtype=dtype), mx.nd.array(rnd.uniform(size=s), dtype=dtype)) for s in shapes]
+        w1, g1 = [w for w, _ in pairs], [g for _, g in pairs]
+        w2, g2 = tuple(w.copy() for w in w1), tuple(g.copy() for g in g1)
+        states = [opt2.create_state_multi_precision(i, w) for i, w in enumerate(w2)]
+        opt2.update_multi_precision(list(range(len(shapes))), w2, g2, states)
+        for i, (w, g) in enumerate(pairs):
+            state = opt1.create_state_multi_precision(i, w)
+            opt1.update_multi_precision(i, w, g, state)
+            if compare_states:
+                compare_ndarray_tuple(state, states[i], rtol, atol)
+            compare_ndarray_tuple(w, w2[i], rtol, atol)
+        return
+
+    def pair(stype: str, density: float | None) -> tuple[Any, Any]:
+        if stype == "default":
+            x = mx.nd.array(rnd.uniform(size=shapes), dtype=dtype)
+            return x.copy(), x
+        x = rand_ndarray(shapes, stype, density=density, dtype=dtype)
+        return x.tostype("default"), x
+
+    (w, v), (g, h) = pair(w_stype, 1.0), pair(g_stype, None)
+    first, second = opt1.create_state_multi_precision(0, w), opt2.create_state_multi_precision(0, v)
     if compare_states:
-        compare_ndarray_tuple(tuple(states[0]), tuple(states[1]))
-    if many:
-        opt1.update_multi_precision(index, w1, g1, states[0])
-        opt2.update_multi_precision(index, w2, g2, states[1])
-    else:
-        opt1.update_multi_precision(0, w1[0], g1[0], states[0][0])
-        opt2.update_multi_precision(0, w2[0], g2[0], states[1][0])
+        compare_ndarray_tuple(first, second)
+    opt1.update_multi_precision(0, w, g, first)
+    opt2.update_multi_precision(0, v, h, second)
     if compare_states:
-        compare_ndarray_tuple(tuple(states[0]), tuple(states[1]), rtol=rtol, atol=atol)
-    for a, b in zip(w1, w2):
-        assert_almost_equal(a, b, rtol=rtol, atol=atol)
+        compare_ndarray_tuple(first, second, rtol=rtol, atol=atol)
+    assert_almost_equal(w, v, rtol=rtol, atol=atol)
 
 
 def new_matrix_with_real_eigvals_2d(n: int) -> Any:
