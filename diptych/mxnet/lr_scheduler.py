@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from math import cos, pi
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ class MultiFactorScheduler(LRScheduler):
             raise AssertionError("step must be a list of at least one count")
         if any(s < 1 for s in step):
             raise ValueError("Schedule step must be greater or equal than 1 round")
-        if any(b <= a for a, b in zip(step, step[1:])):
+        if any(b <= a for a, b in pairwise(step)):
             raise ValueError("Schedule step must be an increasing integer list")
         if factor > 1.0:
             raise ValueError("Factor must be no more than 1 to make lr reduce")
