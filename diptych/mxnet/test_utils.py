@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json  # noqa: F401  (scripts take these modules from here)
+import logging  # noqa: F401
 import numbers
 import os
+import sys  # noqa: F401
+import time  # noqa: F401
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
