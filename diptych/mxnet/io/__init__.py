@@ -16,13 +16,13 @@ from diptych.mxnet.io.ndarray_iter import NDArrayIter
 from diptych.mxnet.io.wrappers import PrefetchingIter, ResizeIter
 
 __all__ = [
-    "CSVIter", "DataBatch", "DataDesc", "DataIter", "ImageDetRecordIter", "ImageRecordIter", "ImageRecordIter_v1",
+    "CSVIter", "DataBatch", "DataDesc", "DataIter", "ImageRecordIter", "ImageRecordIter_v1",
     "ImageRecordUInt8Iter", "LibSVMIter", "MNISTIter", "MXDataIter", "NDArrayIter", "PrefetchingIter", "ResizeIter",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ImageRecordIter", "ImageRecordIter_v1", "ImageRecordUInt8Iter", "ImageRecordInt8Iter", "ImageDetRecordIter"):
+    if name in ("ImageRecordIter", "ImageRecordIter_v1", "ImageRecordUInt8Iter"):
         from diptych.mxnet.io import image_record
 
         return getattr(image_record, name)
