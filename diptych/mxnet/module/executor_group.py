@@ -25,7 +25,11 @@ __all__ = ["DataParallelExecutorGroup"]
 
 def described(shapes: Any) -> list[DataDesc]:
     """Descriptions of pairs (name, shape)."""
-    return [x if isinstance(x, DataDesc) else DataDesc(*x) for x in shapes]
+    made = [x if isinstance(x, DataDesc) else DataDesc(*x) for x in shapes]
+    for d in made:
+        if not isinstance(d.shape, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in d.shape):
+            raise TypeError(f"the shape of {d.name} must be a tuple of integers, not {d.shape!r}")
+    return made
 
 
 def split(size: int, loads: Sequence[float]) -> list[slice]:
@@ -43,6 +47,24 @@ def _cut(x: NDArray, part: slice, axis: int) -> Any:
 def merge(parts: Sequence[Sequence[NDArray]], axes: Sequence[int]) -> list[NDArray]:
     """Arrays of several devices joined along the axis of the batch."""
     return [p[0] if len(p) == 1 or axis < 0 else wrap(np.concatenate([x._data for x in p], axis)) for p, axis in zip(parts, axes)]
+
+
+def _groups(given: Any, count: int) -> list[dict[str, Any]]:
+    """The contexts of groups (`AttrScope(ctx_group=...)`) for each executor."""
+    if given is None:
+        return [{}] * count
+    if isinstance(given, list):
+        if len(given) != count:
+            raise AssertionError(f"length of group2ctxs should be {count}")
+        return given
+    out: list[dict[str, Any]] = [{} for _ in range(count)]
+    for name, contexts in given.items():
+        each = list(contexts) if isinstance(contexts, (list, tuple)) else [contexts]
+        if len(each) not in (1, count):
+            raise AssertionError(f"length of group2ctxs[{name}] should be {count} or 1")
+        for i in range(count):
+            out[i][name] = each[i % len(each)]
+    return out
 
 
 class DataParallelExecutorGroup:
@@ -66,6 +88,7 @@ class DataParallelExecutorGroup:
         self._first_execs: list[Executor] = []
         self.output_layouts = [DataDesc.get_batch_axis(symbol[i].attr("__layout__")) for i in range(len(self.output_names))]
         self.grad_req = self._requests(grad_req if for_training else "null", [d.name for d in described(data_shapes)])
+        self.group2ctxs = _groups(group2ctxs, len(self.contexts))
         self.shared_data_arrays: list[dict[str, NDArray]] = (
             shared_group.shared_data_arrays if shared_group is not None else [{} for _ in self.contexts]
         )
@@ -134,6 +157,11 @@ class DataParallelExecutorGroup:
             stype = attrs.get(name, {}).get("__storage_type__", "0")
             if name in self.param_names and stype in ("1", "row_sparse") and (shared is None or name not in shared.arg_dict):
                 made.arg_arrays[k] = cast_storage(made.arg_arrays[k], "row_sparse")
+            group = attrs.get(name, {}).get("__ctx_group__", attrs.get(name, {}).get("ctx_group"))
+            if group in self.group2ctxs[i]:
+                for held in (made.arg_arrays[k], made.grad_arrays[k]):
+                    if held is not None:
+                        held._ctx = self.group2ctxs[i][group]
         if shared is not None:  # arrays of the same shape are kept once for all that share
             for k, name in enumerate(self.arg_names):
                 old = shared.grad_dict.get(name)
@@ -206,7 +234,7 @@ class DataParallelExecutorGroup:
             self._load_each(data_batch, "data", self.data_shapes)
         else:
             self._load(data_batch.data, self.data_shapes, self.data_layouts)
-        label = data_batch[0].label if several else data_batch.label
+        label = getattr(data_batch[0] if several else data_batch, "label", None)
         if self.label_shapes is not None and label:
             if several:
                 self._load_each(data_batch, "label", self.label_shapes)
