@@ -9,8 +9,9 @@ import json
 import logging
 import sys
 
-import diptych.mxnet as mx
 import numpy as np
+
+import diptych.mxnet as mx
 
 
 def lenet():
