@@ -38,11 +38,26 @@ def run(symbol: Symbol, operands: Mapping[str, NDArray], monitor: Any = None, mo
         prepared = prepared_symbol(symbol, order, variables, arrays)
         if prepared is not None:
             return call(prepared, arrays)
-    return stepwise(order, symbol._heads, operands, monitor, monitor_all)
+    shapes = _open_shapes(symbol, order, {n.name: operands[n.name]._data.shape for n in order if n.op is None})
+    return stepwise(order, symbol._heads, operands, monitor, monitor_all, shapes)
+
+
+def _open_shapes(symbol: Symbol, order: list[SymNode], known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes by node of arrays that are made with unknown extents (`zeros(shape=(0, 8))`), told by what uses them."""
+    open_nodes = [n for n in order if n.op is not None and not n.inputs and "0" in _extents(n.attrs.get("shape", ""))]
+    if not open_nodes or state.np_shape:
+        return {}
+    internals = symbol.get_internals()
+    found = dict(zip(internals.list_outputs(), internals.infer_shape_partial(**known)[1]))
+    return {n.name: tuple(found[n.output_name(0)]) for n in open_nodes if all(found.get(n.output_name(0), (0,)))}
+
+
+def _extents(shape: str) -> list[str]:
+    return [d.strip() for d in shape.strip("()[]").split(",")]
 
 
 def stepwise(order: list[SymNode], heads: Any, operands: Mapping[str, NDArray], monitor: Any = None,
-             monitor_all: bool = False) -> list[NDArray]:  # fmt: skip
+             monitor_all: bool = False, shapes: Mapping[str, tuple[int, ...]] | None = None) -> list[NDArray]:  # fmt: skip
     """Operator by operator."""
     env: dict[int, list[NDArray]] = {}
     for n in order:
@@ -55,7 +70,7 @@ def stepwise(order: list[SymNode], heads: Any, operands: Mapping[str, NDArray], 
         if n.subgraphs:
             env[id(n)] = control.run(n, xs)
         else:
-            env[id(n)] = invoke_all(n.op, xs, n.attrs)
+            env[id(n)] = invoke_all(n.op, xs, n.attrs, shape=shapes.get(n.name) if shapes and not xs else None)
         if monitor is not None:
             for k, y in enumerate(env[id(n)]):
                 monitor(n.output_name(k), wrap(y._data))
@@ -68,12 +83,14 @@ def prepared_symbol(symbol: Symbol, order: list[SymNode], variables: list[SymNod
     train = state.training
     key = (train, state.np_shape, tuple(type_of(a._array) if a._array is not None else a._promised_type() for a in arrays))
     if key not in kept:
-        kept[key] = _prepare(order, symbol._heads, variables, key[2], train)
+        shapes = _open_shapes(symbol, order, {n.name: shape for n, (shape, _) in zip(variables, key[2])})
+        kept[key] = _prepare(order, symbol._heads, variables, key[2], train, shapes)
     found: Prepared | None = kept[key]
     return found
 
 
-def _prepare(order: list[SymNode], heads: Any, variables: list[SymNode], types: Any, train: bool) -> Prepared | None:
+def _prepare(order: list[SymNode], heads: Any, variables: list[SymNode], types: Any, train: bool,
+             shapes: Mapping[str, tuple[int, ...]]) -> Prepared | None:  # fmt: skip
     if any(n.op is not None and (not has_graph(n.op, train) or n.subgraphs or n.op in ("_while_loop", "Custom")) for n in order):
         return None
     g = Builder("symbol")
@@ -89,7 +106,7 @@ def _prepare(order: list[SymNode], heads: Any, variables: list[SymNode], types: 
             attrs = find(n.op).checked(n.attrs)
             node = SymbolNode(n.op, n.name, attrs=attrs)
             count = output_count(n.op, attrs, visible=True)
-            results = convert_node(g, node, tuple(env[id(m)][k] for m, k in n.inputs), count, None, state.np_shape, effects,
+            results = convert_node(g, node, tuple(env[id(m)][k] for m, k in n.inputs), count, shapes.get(n.name), state.np_shape, effects,
                                    converter_of(n.op, train))  # fmt: skip
             env[id(n)] = results if n.op in live.OPEN_COUNT else results[:count]
         return finish(g, [env[id(n)][k] for n, k in heads], effects, operands)
