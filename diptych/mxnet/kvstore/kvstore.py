@@ -74,15 +74,14 @@ class KVStore(KVStoreBase):
                 held._data[...] = merged._data
 
     def pull(self, key: Any, out: Any = None, priority: int = 0, ignore_sparse: bool = True) -> None:
-        """Copy stored arrays into `out`; sparse ones are passed over when `ignore_sparse`."""
+        """Copy stored arrays into `out`; sparse `out` are passed over when `ignore_sparse`."""
         if out is None:
             raise AssertionError("pull needs out=")
         for k, o in self._typed(_pairs(key, out)):
             held = self._of(k)
-            if held.stype != "default" and ignore_sparse:
-                continue
             for target in same_or_list(o):
-                target._data[...] = held._data
+                if target.stype == "default" or not ignore_sparse:
+                    target._data[...] = held._data
 
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         """Push, then pull into `out` (into the values themselves if None)."""

@@ -10,6 +10,7 @@ from diptych.mxnet.initializer import Uniform
 from diptych.mxnet.model import load_params, save_checkpoint
 from diptych.mxnet.module.base_module import BaseModule
 from diptych.mxnet.module.module import Module
+from diptych.mxnet.name import NameManager
 
 __all__ = ["BucketingModule"]
 
@@ -43,7 +44,8 @@ class BucketingModule(BaseModule):
     def _called(self, key: Any) -> tuple[Any, Any, Any]:
         if self._sym_gen is None:
             raise AssertionError("sym_gen is None; give the function that makes the symbol of a bucket")
-        symbol, data_names, label_names = self._sym_gen(key)
+        with NameManager():  # the same names for every bucket
+            symbol, data_names, label_names = self._sym_gen(key)
         return symbol, data_names, label_names
 
     def _made(self, key: Any) -> Module:

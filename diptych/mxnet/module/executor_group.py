@@ -153,7 +153,15 @@ class DataParallelExecutorGroup:
             shapes = ", ".join(f"{k}: {v}" for k, v in sizes.items())
             raise RuntimeError(f"the module cannot be bound for {shapes}: {error}") from error
         attrs = self.symbol.attr_dict()
+        buffers = self.shared_data_arrays[i]
         for k, name in enumerate(self.arg_names):
+            if name in sizes:  # batches of all that share memory are kept in the largest array
+                own, buffer = made.arg_arrays[k], buffers.get(name)
+                if buffer is not None and buffer.size >= own.size and buffer.dtype == own.dtype:
+                    made.arg_arrays[k] = wrap(buffer._data.reshape(-1)[: own.size].reshape(own.shape))
+                    made.arg_arrays[k]._ctx = own._ctx
+                else:
+                    buffers[name] = own
             stype = attrs.get(name, {}).get("__storage_type__", "0")
             if name in self.param_names and stype in ("1", "row_sparse") and (shared is None or name not in shared.arg_dict):
                 made.arg_arrays[k] = cast_storage(made.arg_arrays[k], "row_sparse")
