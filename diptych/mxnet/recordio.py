@@ -173,7 +173,7 @@ class MXIndexedRecordIO(MXRecordIO):
 def pack(header: Any, s: bytes | str) -> bytes:
     """A record payload: header (flag, label, id, id2) and content."""
     try:
-        return files.pack(tuple(header), s.encode() if isinstance(s, str) else s)  # type: ignore[arg-type]
+        return files.pack(tuple(header), s.encode() if isinstance(s, str) else s)
     except DiptychError as error:
         raise MXNetError(str(error)) from error
 

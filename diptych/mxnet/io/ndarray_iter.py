@@ -81,12 +81,12 @@ class NDArrayIter(DataIter):
         return [DataDesc(n, (*x.shape[:axis], self.batch_size, *x.shape[axis + 1 :]), x.dtype, self.layout) for n, x in given]
 
     @property
-    def provide_data(self) -> list[DataDesc]:  # type: ignore[override]
+    def provide_data(self) -> list[DataDesc]:
         """Names and shapes of the data of a batch."""
         return self._described(self.data)
 
     @property
-    def provide_label(self) -> list[DataDesc]:  # type: ignore[override]
+    def provide_label(self) -> list[DataDesc]:
         """Names and shapes of the labels of a batch."""
         return self._described(self.label)
 

@@ -96,12 +96,12 @@ class PrefetchingIter(DataIter):
         return out
 
     @property
-    def provide_data(self) -> list[Any]:  # type: ignore[override]
+    def provide_data(self) -> list[Any]:
         """Names and shapes of the data of a batch."""
         return self._renamed("provide_data", self.rename_data)
 
     @property
-    def provide_label(self) -> list[Any]:  # type: ignore[override]
+    def provide_label(self) -> list[Any]:
         """Names and shapes of the labels of a batch."""
         return self._renamed("provide_label", self.rename_label)
 

@@ -59,27 +59,27 @@ class BucketingModule(BaseModule):
 
     # -- what it is -------------------------------------------------------------------------------------------
     @property
-    def data_names(self) -> Any:  # type: ignore[override]
+    def data_names(self) -> Any:
         """Names of the data."""
         return self._curr_module.data_names if self.binded else self._called(self._default_bucket_key)[1]
 
     @property
-    def output_names(self) -> Any:  # type: ignore[override]
+    def output_names(self) -> Any:
         """Names of the outputs."""
         return self._curr_module.output_names if self.binded else self._called(self._default_bucket_key)[0].list_outputs()
 
     @property
-    def data_shapes(self) -> Any:  # type: ignore[override]
+    def data_shapes(self) -> Any:
         """Descriptions of the data of the bucket in use."""
         return self._bound().data_shapes
 
     @property
-    def label_shapes(self) -> Any:  # type: ignore[override]
+    def label_shapes(self) -> Any:
         """Descriptions of the labels of the bucket in use."""
         return self._bound().label_shapes
 
     @property
-    def output_shapes(self) -> Any:  # type: ignore[override]
+    def output_shapes(self) -> Any:
         """Names and shapes of the outputs of the bucket in use."""
         return self._bound().output_shapes
 

@@ -65,7 +65,7 @@ class Module(BaseModule):
             raise AssertionError(f"{len(self._work_load_list)} loads for {len(self._context)} contexts")
         self._group2ctxs = group2ctxs
         self._symbol = symbol
-        data, labels, states, fixed = (list(x or []) for x in (data_names, label_names, state_names, fixed_param_names))
+        data, labels, states, fixed = (list[str](x or []) for x in (data_names, label_names, state_names, fixed_param_names))
         for names, kind, strict in ((data, "data", True), (labels, "label", False), (states, "state", True), (fixed, "fixed_param", True)):
             self._check_names(symbol, names, kind, strict)
         arguments = symbol.list_arguments()
@@ -142,7 +142,7 @@ class Module(BaseModule):
 
     # -- what it is -------------------------------------------------------------------------------------------
     @property
-    def data_names(self) -> list[str]:  # type: ignore[override]
+    def data_names(self) -> list[str]:
         """Names of the data."""
         return self._data_names
 
@@ -152,7 +152,7 @@ class Module(BaseModule):
         return self._label_names
 
     @property
-    def output_names(self) -> list[str]:  # type: ignore[override]
+    def output_names(self) -> list[str]:
         """Names of the outputs."""
         return self._output_names
 
@@ -162,19 +162,19 @@ class Module(BaseModule):
         return self._exec_group
 
     @property
-    def data_shapes(self) -> Any:  # type: ignore[override]
+    def data_shapes(self) -> Any:
         """Descriptions of the data it is bound for."""
         self._bound()
         return self._data_shapes
 
     @property
-    def label_shapes(self) -> Any:  # type: ignore[override]
+    def label_shapes(self) -> Any:
         """Descriptions of the labels it is bound for."""
         self._bound()
         return self._label_shapes
 
     @property
-    def output_shapes(self) -> Any:  # type: ignore[override]
+    def output_shapes(self) -> Any:
         """Names and shapes of the outputs."""
         return self._bound().get_output_shapes()
 

@@ -27,27 +27,27 @@ class PythonModule(BaseModule):
         self._output_shapes: Any = None
 
     @property
-    def data_names(self) -> Any:  # type: ignore[override]
+    def data_names(self) -> Any:
         """Names of the data."""
         return self._data_names
 
     @property
-    def output_names(self) -> Any:  # type: ignore[override]
+    def output_names(self) -> Any:
         """Names of the outputs."""
         return self._output_names
 
     @property
-    def data_shapes(self) -> Any:  # type: ignore[override]
+    def data_shapes(self) -> Any:
         """Descriptions of the data."""
         return self._data_shapes
 
     @property
-    def label_shapes(self) -> Any:  # type: ignore[override]
+    def label_shapes(self) -> Any:
         """Descriptions of the labels."""
         return self._label_shapes
 
     @property
-    def output_shapes(self) -> Any:  # type: ignore[override]
+    def output_shapes(self) -> Any:
         """Names and shapes of the outputs."""
         return self._output_shapes
 

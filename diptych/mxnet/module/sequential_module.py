@@ -40,27 +40,27 @@ class SequentialModule(BaseModule):
         return self._modules
 
     @property
-    def data_names(self) -> Any:  # type: ignore[override]
+    def data_names(self) -> Any:
         """Names of the data of the first module."""
         return self._modules[0].data_names if self._modules else []
 
     @property
-    def output_names(self) -> Any:  # type: ignore[override]
+    def output_names(self) -> Any:
         """Names of the outputs of the last module."""
         return self._modules[-1].output_names if self._modules else []
 
     @property
-    def data_shapes(self) -> Any:  # type: ignore[override]
+    def data_shapes(self) -> Any:
         """Descriptions of the data of the first module."""
         return self._chain()[0].data_shapes
 
     @property
-    def label_shapes(self) -> Any:  # type: ignore[override]
+    def label_shapes(self) -> Any:
         """Descriptions of the labels; None when no module takes them."""
         return self._label_shapes
 
     @property
-    def output_shapes(self) -> Any:  # type: ignore[override]
+    def output_shapes(self) -> Any:
         """Names and shapes of the outputs of the last module."""
         return self._chain()[-1].output_shapes
 
