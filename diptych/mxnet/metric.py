@@ -380,6 +380,8 @@ class PCC(EvalMetric):
 
     def __init__(self, name: str = "pcc", output_names: Any = None, label_names: Any = None, has_global_stats: bool = True) -> None:
         self.k = 2
+        self.lcm: Any = None
+        self.gcm: Any = None
         super().__init__(name, output_names=output_names, label_names=label_names, has_global_stats=has_global_stats)
 
     @staticmethod

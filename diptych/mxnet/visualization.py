@@ -122,7 +122,9 @@ def plot_network(symbol: Any, title: str = "plot", save_format: str = "pdf", sha
                  dtype: dict[str, Any] | None = None, node_attrs: dict[str, str] | None = None, hide_weights: bool = True) -> Any:  # fmt: skip
     """The graph of a symbol as a graphviz.Digraph; needs the package graphviz."""
     try:
-        from graphviz import Digraph
+        import importlib
+
+        graph: Any = importlib.import_module("graphviz")
     except ImportError as error:
         raise ImportError("Draw network requires graphviz library: pip install graphviz") from error
     nodes, _ = _nodes(symbol)
@@ -139,7 +141,7 @@ def plot_network(symbol: Any, title: str = "plot", save_format: str = "pdf", sha
         warnings.warn("There are multiple variables with the same name in your graph, this may result in cyclic graph. Repeated "
                       "names: " + ",".join(repeated), RuntimeWarning, stacklevel=2)  # fmt: skip
     usual = {"shape": "box", "fixedsize": "true", "width": "1.3", "height": "0.8034", "style": "filled", **(node_attrs or {})}
-    dot = Digraph(name=title, format=save_format)
+    dot = graph.Digraph(name=title, format=save_format)
     hidden = {n["name"] for n in nodes if n["op"] == "null" and n["name"].endswith(_WEIGHTS)} if hide_weights else set()
     for node in nodes:
         if node["name"] in hidden and node["op"] == "null":

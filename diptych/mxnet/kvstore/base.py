@@ -21,7 +21,7 @@ class KVStoreBase:
     """The base class of stores: `broadcast` and `pushpull`."""
 
     OPTIMIZER = "optimizer"
-    kv_registry: dict[str, type] = {}
+    kv_registry: dict[str, Any] = {}
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:
         """Put the value of the first worker into all `out`."""
@@ -64,7 +64,7 @@ class KVStoreBase:
         raise NotImplementedError
 
     @staticmethod
-    def register(klass: type) -> type:
+    def register(klass: Any) -> Any:
         """Register a class of stores under its lower-case name."""
         name = klass.__name__.lower()
         if name in KVStoreBase.kv_registry:
