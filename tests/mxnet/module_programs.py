@@ -105,12 +105,13 @@ def iterators(mx, folder):
 def checkpoint(mx, folder):
     """Train a little, and write a checkpoint with the states of the optimizer (and the optimizer itself)."""
     data = mx.sym.Variable("data")
-    net = mx.sym.BatchNorm(mx.sym.FullyConnected(data, num_hidden=4, name="fc"), name="bn", fix_gamma=False)
+    net = mx.sym.FullyConnected(mx.sym.BatchNorm(data, name="bn", fix_gamma=False), num_hidden=4, name="fc")
     net = mx.sym.SoftmaxOutput(net, name="softmax")
     rng = np.random.RandomState(0)
     it = mx.io.NDArrayIter(rng.rand(12, 3).astype("f"), rng.randint(0, 4, 12).astype("f"), 4)
     module = mx.mod.Module(net)
-    module.fit(it, num_epoch=2, optimizer="adam", initializer=mx.init.One())
+    module.fit(it, num_epoch=2, optimizer="adam", initializer=mx.init.One(), allow_missing=True,
+               arg_params={"fc_weight": mx.nd.array(rng.rand(4, 3))}, aux_params={})
     module.save_checkpoint(f"{folder}/net", 2, save_optimizer_states=True)
     with open(f"{folder}/net.optimizer", "wb") as file:
         file.write(module._updater.get_states(dump_optimizer=True))
