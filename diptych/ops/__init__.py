@@ -87,6 +87,7 @@ from diptych.ops.scan import ArgMax, ArgMin, CumProd, CumSum
 from diptych.ops.shape import BroadcastTo, Concat, Pad, Reshape, Slice, Transpose
 from diptych.ops.softmax import LogSoftmax, Softmax
 from diptych.ops.sort import Sort, TopK
+from diptych.ops.surrogate import Surrogate
 from diptych.ops.transcendental import (
     Acos,
     Acosh,
@@ -257,6 +258,7 @@ __all__ = [
     "Square",
     "Sub",
     "Sum",
+    "Surrogate",
     "Take",
     "Tan",
     "Tanh",

@@ -19,10 +19,12 @@ __all__ = ["gradient"]
 _FLOATS = ("f32", "f64", "f16")
 
 
-def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool = False) -> Graph:
+def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool = False,
+             heads: Sequence[str] | None = None) -> Graph:  # fmt: skip
     """The Graph that computes vector-Jacobian products.
 
-    Its inputs are those of `graph`, then `d_<output>` for every float output: the gradient that arrives there.
+    Its inputs are those of `graph`, then `d_<output>` for every float output (of those named in `heads`, when given):
+    the gradient that arrives there.
     Its outputs are `d_<input>` for every input named in `wrt` (default: all of float type), and with `keep_outputs`
     those of `graph` as well, first. Composite operators without a gradient rule of their own get it from their
     decomposition; an operator that has none stops here with an UnsupportedError that names the layer.
@@ -54,7 +56,7 @@ def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool 
         arrived[v] = g.add(arrived[v], d) if v in arrived else d
 
     for name, v in zip(graph.output_names, graph.outputs, strict=True):
-        if graph.types[v].dtype in _FLOATS:
+        if graph.types[v].dtype in _FLOATS and (heads is None or name in heads):
             add(v, g.input(f"d_{name}", graph.types[v]))
     sources = [graph.inputs[graph.input_names.index(n)] for n in wrt]
     active = _depending(graph, sources)

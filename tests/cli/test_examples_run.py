@@ -14,6 +14,7 @@ EXAMPLES = {
     "mxnet_checkpoint.py": "357 of 360 right; probabilities sum to 1: True",
     "torch_module.py": "same answers as PyTorch",
     "save_and_open.py": "opened and answered in",
+    "mxnet_module_lenet.py": "loss by epoch: 1.50",
 }
 
 

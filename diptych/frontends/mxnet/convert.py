@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Result = Value | tuple[Value, ...]
     Converter = Callable[["Call"], Result]
 
-__all__ = ["CONVERTERS", "DTYPE_NAMES", "Call", "convert_node", "converts", "dtype_of_name"]
+__all__ = ["CONVERTERS", "DTYPE_NAMES", "Call", "Effects", "Noise", "convert_node", "converts", "dtype_of_name"]
 
 # The dtype names of MXNet's attributes, and the flags of `__dtype__` and of .params files in order.
 DTYPE_NAMES: dict[str, str] = {
@@ -68,16 +68,44 @@ def dtype_of_name(text: str, where: str) -> str:
     raise FormatError(f"{where}: {text!r} is not a known element type; known: {', '.join(DTYPE_NAMES)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """A random input of a graph: whoever runs the graph draws it, so that the graph itself stays a pure function."""
+
+    name: str
+    kind: str  # "uniform" in [0, 1), "normal", or a distribution with parameters
+    type: TensorType
+    parameters: tuple[float, ...] = ()
+
+
+@dataclass(slots=True)
+class Effects:
+    """What nodes do beside giving results, noted while they are converted to be run by a program that has state.
+
+    `train` chooses the training form of an operator; `noise` lists random inputs; `updates` holds what operands
+    (by value number) become right after the call, `later` what they become with the backward pass.
+    """
+
+    train: bool = False
+    noise: list[Noise] = field(default_factory=list)
+    updates: dict[int, Value] = field(default_factory=dict)
+    later: dict[int, Value] = field(default_factory=dict)
+
+
 def convert_node(g: Builder, node: SymbolNode, operands: tuple[Value, ...], outputs: int,
-                 shape: tuple[int, ...] | None = None, np_shape: bool = False) -> tuple[Value, ...]:  # fmt: skip
-    """Emit one operator node; errors name its layer. Raises KeyError when the operator has no converter."""
+                 shape: tuple[int, ...] | None = None, np_shape: bool = False, effects: Effects | None = None,
+                 converter: Converter | None = None) -> tuple[Value, ...]:  # fmt: skip
+    """Emit one operator node; errors name its layer. Raises KeyError when the operator has no converter.
+
+    `converter` replaces that of the table: the form of the operator for a caller who can provide `effects`.
+    """
     assert node.op is not None
     call = Call(g, node.op, node.name, Attributes(node.op, node.name, node.attrs), operands, outputs=outputs,
-                shape=shape, np_shape=np_shape, subgraphs=node.subgraphs)  # fmt: skip
+                shape=shape, np_shape=np_shape, subgraphs=node.subgraphs, effects=effects)  # fmt: skip
     g.layer = node.name
     try:
         with np.errstate(all="ignore"):  # a scalar too large for half precision is inf, as in MXNet
-            result = CONVERTERS[node.op](call)
+            result = (converter or CONVERTERS[node.op])(call)
     except DiptychError as error:
         if node.name in str(error):
             raise
@@ -102,6 +130,27 @@ class Call:
     shape: tuple[int, ...] | None = None  # the result's shape where inference over the whole graph knows it
     np_shape: bool = False
     subgraphs: tuple[SymbolGraph, ...] = ()
+    effects: Effects | None = None
+
+    @property
+    def train(self) -> bool:
+        """Whether the training form is asked for."""
+        return self.effects is not None and self.effects.train
+
+    def noise(self, kind: str, shape: Sequence[int], dtype: str = "f32", *parameters: float) -> Value:
+        """A random input of the graph, drawn anew for every run."""
+        if self.effects is None:
+            raise self.fail("random numbers are no part of a compiled graph",
+                            "draw the numbers outside and pass them as an input")  # fmt: skip
+        name = f"noise{len(self.effects.noise)}"
+        made = TensorType(tuple(shape), dtype)
+        self.effects.noise.append(Noise(name, kind, made, parameters))
+        return self.g.input(name, made)
+
+    def update(self, i: int, value: Value, later: bool = False) -> None:
+        """Operand i becomes `value`, at once or (`later`) when the backward pass comes to this node."""
+        if self.effects is not None:
+            (self.effects.later if later else self.effects.updates)[self.inputs[i].id] = value
 
     @property
     def x(self) -> Value:

@@ -235,6 +235,8 @@ def _clip(c: Call) -> Result:
 
 @converts("rint", "_npi_rint")
 def _rint(c: Call) -> Result:
+    if not is_float(c.x):
+        return c.x
     # MXNet's rint rounds ties down, unlike C's: floor when it is as near as ceil.
     low, high = c.emit("floor", c.x), c.emit("ceil", c.x)
     return c.g.where(c.emit("less_equal", c.emit("sub", c.x, low), c.emit("sub", high, c.x)), low, high)
@@ -242,6 +244,8 @@ def _rint(c: Call) -> Result:
 
 @converts("round")
 def _round(c: Call) -> Result:
+    if not is_float(c.x):
+        return c.x
     # Ties away from zero, exact for every float: trunc(x + 0.5) would round 0.49999997 up.
     t = c.emit("trunc", c.x)
     far = c.emit("greater_equal", c.emit("abs", c.emit("sub", c.x, t)), 0.5)

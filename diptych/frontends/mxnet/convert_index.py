@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from diptych.frontends.mxnet.convert import Call, converts
 
 if TYPE_CHECKING:
@@ -89,3 +91,12 @@ def _ravel_multi_index(c: Call) -> Result:
     if total is None:
         raise c.fail("shape is empty")
     return total
+
+
+@converts("fill_element_0index")
+def _fill_element(c: Call) -> Result:
+    """The first operand with element [i, index[i]] of each row replaced by value[i]."""
+    x, value, index = c.arg(0), c.arg(1), c.indices(c.arg(2))
+    columns = c.const(np.arange(x.shape[1]).reshape(1, -1), index.dtype)
+    hit = c.emit("equal", c.reshape(index, (x.shape[0], 1)), columns)
+    return c.emit("where", hit, c.reshape(value, (x.shape[0], 1)), x)

@@ -373,6 +373,8 @@ def _broadcast_like(c: Call) -> Result:
     lhs, rhs = c.attrs.shape("lhs_axes", None), c.attrs.shape("rhs_axes", None)
     if lhs is None or rhs is None:
         return c.g.broadcast_to(c.x, like)
+    if len(lhs) != len(rhs) or not lhs:
+        raise FormatError(f"{c.op} (layer {c.layer}): lhs_axes={lhs} and rhs_axes={rhs} must be as many, one at least")
     shape = list(c.x.shape)
     for a, b in zip(lhs, rhs):
         shape[c.axis(a)] = like[c.axis(b, len(like))]

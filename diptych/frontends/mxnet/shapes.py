@@ -6,7 +6,7 @@ backward (weights from data, begin states from the sequence, extents MXNet leave
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from diptych.errors import DiptychError, FormatError
@@ -35,6 +35,8 @@ _MAX_SWEEPS = 50
 
 class Inference:
     """Shapes (extents may be unknown) and dtypes of every value of a symbol, refined to a fixed point by `run`."""
+
+    rules: Mapping[str, Callable[[Shapes], None]] = RULES
 
     def __init__(self, symbol: SymbolGraph, known: Known, order: Sequence[int] | None = None) -> None:
         self.symbol = symbol
@@ -111,7 +113,7 @@ class Inference:
         node = self.symbol.nodes[i]
         if node.op is None or i in self._forward_done:
             return
-        rule = RULES.get(node.op)
+        rule = self.rules.get(node.op)
         count = output_count(node.op, node.attrs, visible=True)
         if rule is not None:
             s = Shapes(Attributes(node.op, node.name, node.attrs), [self.partial(e) for e in node.inputs],

@@ -1,0 +1,54 @@
+"""CachedOp: a symbol called like a function on arrays, what `hybridize()` makes of a block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from diptych.mxnet.base import MXNetError
+from diptych.mxnet.imperative import deliver
+from diptych.mxnet.symbol import run
+
+if TYPE_CHECKING:
+    from diptych.mxnet.symbol.symbol import Symbol
+
+__all__ = ["CachedOp"]
+
+
+class CachedOp:
+    """Call a symbol with arrays in the order of `list_inputs()`.
+
+    The graph is prepared once for each set of shapes, types and the training mode; while recording the whole call is
+    one step on the tape. `flags` (static_alloc and so on) change nothing here.
+
+    >>> from diptych.mxnet import nd, sym
+    >>> double = CachedOp(sym.Variable("x") * 2)
+    >>> double(nd.ones((2,))).asnumpy()
+    array([2., 2.], dtype=float32)
+    """
+
+    def __init__(self, sym: Symbol, flags: Any = ()) -> None:
+        self._symbol = sym
+        self._flags = dict(flags)
+        self._names = sym.list_inputs()
+        self._monitor: Any = None
+        self._monitor_all = False
+
+    def __call__(self, *args: Any, out: Any = None, default_ctx: Any = None, **kwargs: Any) -> Any:
+        if len(args) != len(self._names):
+            raise MXNetError(f"the graph takes {len(self._names)} arrays ({', '.join(self._names)}), {len(args)} were given")
+        results = run.run(self._symbol, dict(zip(self._names, args)), self._monitor, self._monitor_all)
+        context = args[0]._ctx if args else None
+        if context is not None:
+            for r in results:
+                r._ctx = context
+        if out is not None:
+            node = results[0]._entry.node if results[0]._entry is not None else None
+            results = deliver([r._data for r in results], out if isinstance(out, (list, tuple)) else [out], node)
+        return results[0] if len(results) == 1 else results
+
+    def get_optimized_symbol(self) -> Symbol:
+        """The symbol that runs."""
+        return self._symbol
+
+    def _register_op_hook(self, callback: Any, monitor_all: bool = False) -> None:
+        self._monitor, self._monitor_all = callback, monitor_all

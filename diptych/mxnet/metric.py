@@ -1,0 +1,495 @@
+"""Metrics: running means over batches, `mx.metric`.
+
+>>> import diptych.mxnet as mx
+>>> acc = mx.metric.create("acc")
+>>> acc.update([mx.nd.array([0, 1])], [mx.nd.array([[0.9, 0.1], [0.8, 0.2]])])
+>>> acc.get()
+('accuracy', 0.5)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy
+
+from diptych.mxnet import registry
+from diptych.mxnet.metric_base import EvalMetric, arrays, check_label_shapes
+from diptych.mxnet.metric_binary import BinaryCounts
+
+__all__ = [
+    "F1", "MAE", "MCC", "MSE", "PCC", "RMSE", "Accuracy", "Caffe", "CompositeEvalMetric", "CrossEntropy", "CustomMetric",
+    "EvalMetric", "Loss", "NegativeLogLikelihood", "PearsonCorrelation", "Perplexity", "TopKAccuracy", "Torch",
+    "check_label_shapes", "create", "np", "register",
+]  # fmt: skip
+
+register = registry.get_register_func(EvalMetric, "metric")
+alias = registry.get_alias_func(EvalMetric, "metric")
+_create = registry.get_create_func(EvalMetric, "metric")
+
+
+def create(metric: Any, *args: Any, **kwargs: Any) -> EvalMetric:
+    """A metric from its name, a function (label, prediction) -> value, or a list of these."""
+    if callable(metric):
+        return CustomMetric(metric, *args, **kwargs)
+    if isinstance(metric, list):
+        made = CompositeEvalMetric()
+        for one in metric:
+            made.add(create(one, *args, **kwargs))
+        return made
+    found: EvalMetric = _create(metric, *args, **kwargs)
+    return found
+
+
+def _flat(found: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
+    names: list[Any] = []
+    values: list[Any] = []
+    for name, value in found:
+        names += name if isinstance(name, list) else [name]
+        values += value if isinstance(value, list) else [value]
+    return names, values
+
+
+@register
+@alias("composite")
+class CompositeEvalMetric(EvalMetric):
+    """Several metrics as one."""
+
+    def __init__(self, metrics: Any = None, name: str = "composite", output_names: Any = None, label_names: Any = None) -> None:
+        self.metrics = [create(m) for m in metrics or []]
+        super().__init__(name, output_names=output_names, label_names=label_names, has_global_stats=True)
+
+    def add(self, metric: Any) -> None:
+        """Add one."""
+        self.metrics.append(create(metric))
+
+    def get_metric(self, index: int) -> Any:
+        """The metric at a position (a ValueError object, not raised, where there is none, as in MXNet)."""
+        if not -len(self.metrics) <= index < len(self.metrics):
+            return ValueError(f"Metric index {index} is out of range 0 and {len(self.metrics)}")
+        return self.metrics[index]
+
+    def update_dict(self, label: Any, pred: Any) -> None:
+        """Update all from arrays by name."""
+        if self.label_names is not None:
+            label = {k: v for k, v in label.items() if k in self.label_names}
+        if self.output_names is not None:
+            pred = {k: v for k, v in pred.items() if k in self.output_names}
+        for m in self.metrics:
+            m.update_dict(label, pred)
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Update all."""
+        for m in self.metrics:
+            m.update(labels, preds)
+
+    def reset(self) -> None:
+        """Start all again."""
+        for m in self.metrics:
+            m.reset()
+
+    def reset_local(self) -> None:
+        """Start all local counts again."""
+        for m in self.metrics:
+            m.reset_local()
+
+    def get(self) -> tuple[Any, Any]:
+        """Names and values of all."""
+        return _flat([m.get() for m in self.metrics])
+
+    def get_global(self) -> tuple[Any, Any]:
+        """Names and values of all since `reset`."""
+        return _flat([m.get_global() for m in self.metrics])
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes this metric again."""
+        return {**super().get_config(), "metrics": [m.get_config() for m in self.metrics]}
+
+
+@register
+@alias("acc")
+class Accuracy(EvalMetric):
+    """The share of right classes; predictions of another shape than the labels are scores along `axis`."""
+
+    def __init__(self, axis: int = 1, name: str = "accuracy", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(name, axis=axis, output_names=output_names, label_names=label_names, has_global_stats=True)
+        self.axis = axis
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        for label, pred in arrays(labels, preds):
+            found = pred.argmax(self.axis) if pred.shape != label.shape else pred
+            ours, theirs = found.astype(numpy.int32).ravel(), label.astype(numpy.int32).ravel()
+            check_label_shapes(theirs, ours)
+            self._add((ours == theirs).sum(), len(ours))
+
+
+@register
+@alias("top_k_accuracy", "top_k_acc")
+class TopKAccuracy(EvalMetric):
+    """The share of samples whose class is among the k highest scores."""
+
+    def __init__(self, top_k: int = 1, name: str = "top_k_accuracy", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(name, top_k=top_k, output_names=output_names, label_names=label_names, has_global_stats=True)
+        if top_k <= 1:
+            raise AssertionError("Please use Accuracy if top_k is no more than 1")
+        self.top_k = top_k
+        self.name += f"_{top_k}"
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        for label, pred in arrays(labels, preds):
+            if pred.ndim > 2:
+                raise AssertionError(f"Predictions should be no more than 2 dims, not {pred.shape}")
+            check_label_shapes(label, pred)
+            wanted = label.astype(numpy.int32)
+            scores = pred.astype(numpy.float32)
+            if pred.ndim == 1:
+                self._add((numpy.argpartition(scores, -self.top_k) == wanted.ravel()).sum(), len(pred))
+                continue
+            best = numpy.argpartition(scores, -min(self.top_k, pred.shape[1]))[:, -self.top_k :]
+            self._add((best == wanted.reshape(-1, 1)).sum(), len(pred))
+
+
+class _Binary(EvalMetric):
+    """Metrics of two classes, from counts: by batch ("macro") or over all samples ("micro")."""
+
+    def __init__(self, name: str, output_names: Any, label_names: Any, average: str) -> None:
+        self.average = average
+        self.metrics = BinaryCounts(type(self).__name__)
+        self.global_metrics = BinaryCounts(type(self).__name__)
+        super().__init__(name=name, output_names=output_names, label_names=label_names, has_global_stats=True)
+
+    def _value(self, counts: BinaryCounts) -> float:
+        raise NotImplementedError
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        for label, pred in arrays(labels, preds):
+            self.metrics.update(label, pred)
+            self.global_metrics.update(label, pred)
+        if self.average == "macro":
+            self._add(self._value(self.metrics), 1)
+            self.metrics.reset()
+            self.global_metrics.reset()
+            return
+        self.num_inst, self.global_num_inst = self.metrics.total, self.global_metrics.total
+        self.sum_metric = self._value(self.metrics) * self.num_inst
+        self.global_sum_metric = self._value(self.global_metrics) * self.global_num_inst
+
+    def reset(self) -> None:
+        """Start again."""
+        super().reset()
+        self.metrics.reset()
+        self.global_metrics.reset()
+
+    def reset_local(self) -> None:
+        """Start the local counts again."""
+        super().reset_local()
+        self.metrics.reset()
+
+
+@register
+class F1(_Binary):
+    """The harmonic mean of precision and recall."""
+
+    def __init__(self, name: str = "f1", output_names: Any = None, label_names: Any = None, average: str = "macro") -> None:
+        super().__init__(name, output_names, label_names, average)
+
+    def _value(self, counts: BinaryCounts) -> float:
+        return counts.fscore
+
+
+@register
+class MCC(_Binary):
+    """Matthews' correlation coefficient of two classes."""
+
+    def __init__(self, name: str = "mcc", output_names: Any = None, label_names: Any = None, average: str = "macro") -> None:
+        super().__init__(name, output_names, label_names, average)
+
+    def _value(self, counts: BinaryCounts) -> float:
+        return counts.matthews
+
+
+@register
+class Perplexity(EvalMetric):
+    """exp of the mean negative logarithm of the probability of the label; `ignore_label` does not count."""
+
+    def __init__(self, ignore_label: Any, axis: int = -1, name: str = "perplexity", output_names: Any = None,
+                 label_names: Any = None) -> None:  # fmt: skip
+        super().__init__(name, ignore_label=ignore_label, output_names=output_names, label_names=label_names, has_global_stats=True)
+        self.ignore_label = ignore_label
+        self.axis = axis
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        if len(labels) != len(preds):
+            raise AssertionError(f"{len(labels)} labels for {len(preds)} predictions")
+        loss, count = 0.0, 0
+        for label, pred in arrays(labels, preds, wrap=False):
+            if label.size != pred.size // pred.shape[-1]:
+                raise AssertionError(f"shape mismatch: {label.shape} vs. {pred.shape}")
+            scores = numpy.moveaxis(pred, self.axis, -1).reshape(-1, pred.shape[self.axis])
+            flat = label.ravel()
+            chosen = numpy.clip(flat.astype(numpy.int64), 0, scores.shape[1] - 1)
+            p = scores[numpy.arange(flat.size), chosen]
+            if self.ignore_label is not None:
+                keep = flat != self.ignore_label
+                p = p[keep]
+            loss -= float(numpy.log(numpy.maximum(p, 1e-10)).sum())
+            count += p.size
+        self._add(loss, count)
+
+    def get(self) -> tuple[Any, Any]:
+        """Name and value."""
+        return self.name, math.exp(self.sum_metric / self.num_inst) if self.num_inst else float("nan")
+
+    def get_global(self) -> tuple[Any, Any]:
+        """Name and value since `reset`."""
+        return self.name, math.exp(self.global_sum_metric / self.global_num_inst) if self.global_num_inst else float("nan")
+
+
+class _Regression(EvalMetric):
+    """A mean over batches of a distance between labels and predictions."""
+
+    def __init__(self, name: str, output_names: Any, label_names: Any) -> None:
+        super().__init__(name, output_names=output_names, label_names=label_names, has_global_stats=True)
+
+    def _distance(self, difference: Any) -> Any:
+        raise NotImplementedError
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        for label, pred in arrays(labels, preds):
+            a, b = (x.reshape(-1, 1) if x.ndim == 1 else x for x in (label, pred))
+            self._add(self._distance(a - b), 1)
+
+
+@register
+class MAE(_Regression):
+    """The mean absolute error."""
+
+    def __init__(self, name: str = "mae", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(name, output_names, label_names)
+
+    def _distance(self, difference: Any) -> Any:
+        return numpy.abs(difference).mean()
+
+
+@register
+class MSE(_Regression):
+    """The mean squared error."""
+
+    def __init__(self, name: str = "mse", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(name, output_names, label_names)
+
+    def _distance(self, difference: Any) -> Any:
+        return (difference**2.0).mean()
+
+
+@register
+class RMSE(_Regression):
+    """The root of the mean squared error."""
+
+    def __init__(self, name: str = "rmse", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(name, output_names, label_names)
+
+    def _distance(self, difference: Any) -> Any:
+        return numpy.sqrt((difference**2.0).mean())
+
+
+class _LogProbability(EvalMetric):
+    """The mean of -log(probability of the label + eps)."""
+
+    def __init__(self, eps: float, name: str, output_names: Any, label_names: Any) -> None:
+        super().__init__(name, eps=eps, output_names=output_names, label_names=label_names, has_global_stats=True)
+        self.eps = eps
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        for label, pred in arrays(labels, preds):
+            flat = label.ravel()
+            if len(flat) != len(pred):
+                raise AssertionError(f"{len(flat)} labels for {len(pred)} predictions")
+            p = pred[numpy.arange(len(flat)), flat.astype(numpy.int64)]
+            self._add((-numpy.log(p + self.eps)).sum(), len(flat))
+
+
+@register
+@alias("ce")
+class CrossEntropy(_LogProbability):
+    """The mean cross entropy of probabilities."""
+
+    def __init__(self, eps: float = 1e-12, name: str = "cross-entropy", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(eps, name, output_names, label_names)
+
+
+@register
+@alias("nll_loss")
+class NegativeLogLikelihood(_LogProbability):
+    """The mean negative log-likelihood of probabilities."""
+
+    def __init__(self, eps: float = 1e-12, name: str = "nll-loss", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(eps, name, output_names, label_names)
+
+
+@register
+@alias("pearsonr")
+class PearsonCorrelation(EvalMetric):
+    """Pearson's correlation: the mean over batches ("macro") or over all samples ("micro")."""
+
+    def __init__(self, name: str = "pearsonr", output_names: Any = None, label_names: Any = None, average: str = "macro") -> None:
+        self.average = average
+        super().__init__(name, output_names=output_names, label_names=label_names, has_global_stats=True)
+
+    def reset(self) -> None:
+        """Start again."""
+        super().reset()
+        self._sums = numpy.zeros(6)  # count, means of label and prediction, their squared deviations, co-deviation
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        for label, pred in arrays(labels, preds):
+            check_label_shapes(label, pred, False, True)
+            x, y = label.ravel().astype(numpy.float64), pred.ravel().astype(numpy.float64)
+            if self.average == "macro":
+                self._add(numpy.corrcoef(y, x)[0, 1], 1)
+                continue
+            # two sets of samples joined (Chan, Golub, LeVeque 1979)
+            n, mx, my, sx, sy, sxy = self._sums
+            m, bx, by = len(x), x.mean(), y.mean()
+            share, dx, dy = n * m / (n + m), bx - mx, by - my
+            self._sums = numpy.array([
+                n + m, mx + dx * m / (n + m), my + dy * m / (n + m), sx + ((x - bx) ** 2).sum() + dx * dx * share,
+                sy + ((y - by) ** 2).sum() + dy * dy * share, sxy + ((x - bx) * (y - by)).sum() + dx * dy * share,
+            ])  # fmt: skip
+            self.num_inst += 1
+            self.global_num_inst += 1
+
+    def get(self) -> tuple[Any, Any]:
+        """Name and value."""
+        if self.average == "macro" or not self.num_inst:
+            return super().get()
+        return self.name, self._sums[5] / numpy.sqrt(self._sums[3] * self._sums[4])
+
+
+@register
+class PCC(EvalMetric):
+    """Matthews' correlation coefficient of any number of classes (Gorodkin 2004)."""
+
+    def __init__(self, name: str = "pcc", output_names: Any = None, label_names: Any = None, has_global_stats: bool = True) -> None:
+        self.k = 2
+        self.lcm: Any = None
+        self.gcm: Any = None
+        super().__init__(name, output_names=output_names, label_names=label_names, has_global_stats=has_global_stats)
+
+    @staticmethod
+    def _correlation(counts: Any) -> float:
+        n, x, y = counts.sum(), counts.sum(1), counts.sum(0)
+        xx, yy = (x * (n - x)).sum(), (y * (n - y)).sum()
+        if xx == 0 or yy == 0:
+            return float("nan")
+        return float((counts.diagonal() * n - x * y).sum() / (xx * yy) ** 0.5)
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        for label, pred in arrays(labels, preds):
+            wanted = label.astype(numpy.int32).ravel()
+            found = (pred.argmax(1) if pred.shape != label.shape else pred.astype(numpy.int32)).ravel()
+            more = int(max(found.max(), wanted.max())) + 1 - self.k
+            if more > 0:
+                self.k += more
+                self.lcm, self.gcm = (numpy.pad(c, ((0, more), (0, more))) for c in (self.lcm, self.gcm))
+            batch = numpy.zeros((self.k, self.k))
+            numpy.add.at(batch, (found, wanted), 1)
+            self.lcm += batch
+            self.gcm += batch
+        self.num_inst += 1
+        self.global_num_inst += 1
+
+    def reset(self) -> None:
+        """Start again."""
+        super().reset()
+        self.gcm = numpy.zeros((self.k, self.k))
+        self.lcm = numpy.zeros((self.k, self.k))
+
+    def reset_local(self) -> None:
+        """Start the local counts again."""
+        super().reset_local()
+        self.lcm = numpy.zeros((self.k, self.k))
+
+    def get(self) -> tuple[Any, Any]:
+        """Name and value."""
+        return self.name, self._correlation(self.lcm) if self.num_inst else float("nan")
+
+    def get_global(self) -> tuple[Any, Any]:
+        """Name and value since `reset`."""
+        return self.name, self._correlation(self.gcm) if self.global_num_inst else float("nan")
+
+
+@register
+class Loss(EvalMetric):
+    """The mean of the outputs themselves."""
+
+    def __init__(self, name: str = "loss", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(name, output_names=output_names, label_names=label_names, has_global_stats=True)
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch; labels are not looked at."""
+        for pred in preds if isinstance(preds, (list, tuple)) else [preds]:
+            self._add(float(pred.asnumpy().sum()), pred.size)
+
+
+@register
+class Torch(Loss):
+    """Another name of Loss, from old scripts."""
+
+    def __init__(self, name: str = "torch", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(name, output_names, label_names)
+
+
+@register
+class Caffe(Loss):
+    """Another name of Loss, from old scripts."""
+
+    def __init__(self, name: str = "caffe", output_names: Any = None, label_names: Any = None) -> None:
+        super().__init__(name, output_names, label_names)
+
+
+@register
+class CustomMetric(EvalMetric):
+    """A function of NumPy arrays (label, prediction) that gives a value, or a sum and a count."""
+
+    def __init__(self, feval: Any, name: str | None = None, allow_extra_outputs: bool = False, output_names: Any = None,
+                 label_names: Any = None) -> None:  # fmt: skip
+        if name is None:
+            name = feval.__name__
+            if "<" in name:
+                name = f"custom({name})"
+        super().__init__(name, feval=feval, allow_extra_outputs=allow_extra_outputs, output_names=output_names,
+                         label_names=label_names, has_global_stats=True)  # fmt: skip
+        self._feval = feval
+        self._allow_extra_outputs = allow_extra_outputs
+
+    def update(self, labels: Any, preds: Any) -> None:
+        """Count a batch."""
+        if not self._allow_extra_outputs:
+            labels, preds = check_label_shapes(labels, preds, True)
+        for pred, label in zip(preds, labels):
+            value = self._feval(label.asnumpy(), pred.asnumpy())
+            self._add(*(value if isinstance(value, tuple) else (value, 1)))
+
+    def get_config(self) -> dict[str, Any]:
+        """An error: a function has no configuration."""
+        raise NotImplementedError("CustomMetric cannot be serialized")
+
+
+def np(numpy_feval: Any, name: str | None = None, allow_extra_outputs: bool = False) -> CustomMetric:
+    """A metric of a function of NumPy arrays."""
+
+    def feval(label: Any, pred: Any) -> Any:
+        return numpy_feval(label, pred)
+
+    feval.__name__ = numpy_feval.__name__
+    return CustomMetric(feval, name, allow_extra_outputs)

@@ -1,0 +1,86 @@
+"""Calls of the NumPy-like interface: operators under NumPy's shape rules, and functions of NumPy itself where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from diptych.mxnet.base import MXNetError
+from diptych.mxnet.imperative import invoke_all, wrap
+from diptych.mxnet.ndarray.ndarray import NDArray
+from diptych.mxnet.ops.registry import spell
+from diptych.mxnet.tape import state
+
+__all__ = ["as_ndarray", "fallback", "operator"]
+
+
+def as_ndarray(x: NDArray) -> Any:
+    """The array as an `mx.np.ndarray`."""
+    from diptych.mxnet.numpy.multiarray import ndarray
+
+    return x._as(ndarray)
+
+
+def operator(op: str, *operands: Any, out: Any = None, **attrs: Any) -> Any:
+    """The result of an operator; attributes that are None are left out."""
+    before, state.np_shape = state.np_shape, True
+    try:
+        found = invoke_all(op, [_operand(x) for x in operands], {k: spell(v) for k, v in attrs.items() if v is not None}, out)
+    finally:
+        state.np_shape = before
+    made = [as_ndarray(r) for r in found]
+    return made[0] if len(made) == 1 else made
+
+
+def _operand(x: Any) -> NDArray:
+    if isinstance(x, NDArray):
+        return x
+    array = np.asarray(x)
+    return wrap(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+
+def floating(x: Any) -> Any:
+    """The array itself if it is of a float type, else as float32."""
+    x = as_ndarray(_operand(x))
+    return x if x._data.dtype.kind == "f" else operator("Cast", x, dtype="float32")
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, NDArray):
+        if state.recording and x._entry is not None:
+            raise MXNetError("this function has no gradient here; call it outside of autograd.record(), or on x.detach()")
+        return x._data
+    if isinstance(x, (list, tuple)):
+        return type(x)(_plain(v) for v in x)
+    return x
+
+
+def _wrapped(x: Any, wide: bool) -> Any:
+    if isinstance(x, np.ndarray | np.generic):
+        array = np.asarray(x)
+        if array.dtype == np.float64 and not wide:
+            array = array.astype(np.float32)
+        return as_ndarray(wrap(np.array(array, order="C")))
+    if isinstance(x, (tuple, list)):
+        return type(x)(_wrapped(v, wide) for v in x) if not hasattr(x, "_fields") else tuple(_wrapped(v, wide) for v in x)
+    return x
+
+
+def fallback(function: Any, name: str) -> Any:
+    """A function of NumPy on our arrays: float64 results become float32 unless an operand is float64. It has no gradient."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        ctx, out = kwargs.pop("ctx", None), kwargs.pop("out", None)
+        del ctx
+        operands = [v for v in (*args, *kwargs.values()) if isinstance(v, NDArray)]
+        wide = any(v._data.dtype == np.float64 for v in operands) or kwargs.get("dtype") in (np.float64, "float64")
+        result = _wrapped(function(*(_plain(a) for a in args), **{k: _plain(v) for k, v in kwargs.items()}), wide)
+        if out is not None:
+            out[...] = result
+            return out
+        return result
+
+    call.__name__ = name
+    call.__doc__ = f"numpy.{name} on these arrays (without a gradient)."
+    return call

@@ -1,0 +1,61 @@
+"""`mx.npx`: operators of neural networks for the NumPy-like interface, and its switches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diptych.mxnet import random_state
+from diptych.mxnet.context import cpu, current_context, gpu, num_gpus
+from diptych.mxnet.ndarray.ndarray import NDArray, waitall
+from diptych.mxnet.ndarray.register import operands_in_order
+from diptych.mxnet.ndarray.serialize import load as _load
+from diptych.mxnet.ndarray.serialize import save
+from diptych.mxnet.numpy.call import as_ndarray, operator
+from diptych.mxnet.ops.registry import bind, find, names
+from diptych.mxnet.util import is_np_array, is_np_shape, reset_np, set_np, use_np, use_np_array, use_np_shape
+
+__all__ = [
+    "cpu", "current_context", "gpu", "is_np_array", "is_np_shape", "load", "num_gpus", "reset_np", "save", "seed", "set_np",
+    "use_np", "use_np_array", "use_np_shape", "waitall",
+]  # fmt: skip
+
+
+def seed(value: int, ctx: Any = "all") -> None:
+    """Start the random numbers again."""
+    random_state.seed(int(value))
+
+
+def load(fname: Any) -> Any:
+    """The arrays of a file, as `mx.np.ndarray`s."""
+    found = _load(fname)
+    if isinstance(found, dict):
+        return {k: as_ndarray(v) for k, v in found.items()}
+    return [as_ndarray(v) for v in found]
+
+
+# The extension's own spelling -> MXNet's operator, beside those that are registered as _npx_NAME.
+_MORE = {"masked_softmax": "softmax", "batch_norm": "BatchNorm", "sequence_last": "SequenceLast",
+         "sequence_reverse": "SequenceReverse", "instance_norm": "InstanceNorm", "group_norm": "GroupNorm",
+         "l2_normalization": "L2Normalization", "ctc_loss": "CTCLoss", "softmin": "softmin", "broadcast_like": "broadcast_like",
+         "stop_gradient": "BlockGrad", "index_update": "_scatter_set_nd"}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    full = f"_npx_{name}"
+    op_name = names().get(full) or _MORE.get(name) or names().get(f"_contrib_{name}")
+    if op_name is None:
+        raise AttributeError(f"module 'diptych.mxnet.numpy_extension' has no attribute {name!r}")
+    op = find(op_name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        out = kwargs.pop("out", None)
+        kwargs.pop("name", None)
+        given, attrs, named = bind(op, args, kwargs, NDArray)
+        operands = operands_in_order(op, given, named)
+        if op.count_key and op.count_key not in attrs:
+            attrs[op.count_key] = str(len(operands))
+        return operator(op.name, *operands, out=out, **attrs)
+
+    call.__name__ = name
+    call.__doc__ = f"The operator {op.name} on mx.np arrays."
+    return call

@@ -1,0 +1,10 @@
+"""MXNet's operators as the imperative and symbolic interfaces call them: signatures and prepared callables."""
+
+from __future__ import annotations
+
+__all__ = ["load_all"]
+
+
+def load_all() -> None:
+    """Fill the tables of `diptych.mxnet.ops.live`."""
+    from diptych.mxnet.ops import contrib_ops, ctc, linalg, random_ops, training, update  # noqa: F401

@@ -1,0 +1,99 @@
+"""A Graph made ready to be called many times: step by step in NumPy at first, as native code when it has proved hot."""
+
+from __future__ import annotations
+
+import os
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diptych.errors import DiptychError
+from diptych.ir.types import numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diptych.ir import Array, Graph
+
+__all__ = ["Program"]
+
+HOT_SECONDS = float(os.environ.get("DIPTYCH_HOT_SECONDS", "0.5"))  # time spent in NumPy before compiling pays
+
+
+class Program:
+    """Call a graph with arrays in the order of its inputs; results in the order of its outputs, never shared memory."""
+
+    __slots__ = ("_constants", "_native", "_outputs", "_slots", "_spent", "_steps", "_tried", "graph")
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._native: Any = None
+        self._tried = False
+        self._spent = 0.0
+        place: dict[int, int] = {v: i for i, v in enumerate(graph.inputs)}
+        self._constants: list[tuple[int, Array]] = []
+        for v, array in graph.constants.items():
+            place[v] = len(place)
+            self._constants.append((place[v], array))
+        last: dict[int, int] = {}
+        for i, node in enumerate(graph.nodes):
+            for v in (*node.inputs, *node.outputs):
+                place.setdefault(v, len(place))
+                last[v] = i
+        pinned = set(graph.outputs) | set(graph.inputs) | set(graph.constants)
+        self._steps = [
+            (node.op.reference, tuple(place[v] for v in node.inputs), tuple(place[v] for v in node.outputs),
+             tuple(numpy_dtype(graph.types[v].dtype) for v in node.outputs),
+             tuple(place[v] for v in dict.fromkeys(node.inputs) if last[v] == i and v not in pinned))
+            for i, node in enumerate(graph.nodes)
+        ]  # fmt: skip
+        self._outputs = tuple(place[v] for v in graph.outputs)
+        self._slots = len(place)
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        if self._native is not None:
+            result = self._native(*[np.ascontiguousarray(a) if a.ndim else a for a in arrays])
+            return list(result) if isinstance(result, (tuple, list)) else [result]
+        start = perf_counter()
+        out = self._interpret(arrays)
+        self._spent += perf_counter() - start
+        if self._spent > HOT_SECONDS and not self._tried and self._steps:
+            self._compile()
+        return out
+
+    def _interpret(self, arrays: Sequence[Array]) -> list[Array]:
+        env: list[Any] = [None] * self._slots
+        env[: len(arrays)] = arrays
+        for i, array in self._constants:
+            env[i] = array
+        with np.errstate(all="ignore"):
+            for reference, takes, gives, dtypes, done in self._steps:
+                result = reference(*[env[i] for i in takes])
+                if len(gives) == 1 and not isinstance(result, tuple):
+                    result = (result,)
+                for i, array, dtype in zip(gives, result, dtypes):
+                    array = np.asarray(array)
+                    env[i] = array if array.dtype == dtype else array.astype(dtype)
+                for i in done:
+                    env[i] = None
+        out: list[Array] = []
+        taken = {id(a) for a in arrays} | {id(a) for _, a in self._constants}
+        for i in self._outputs:
+            array = env[i]
+            if id(array) in taken or not array.flags.owndata or not array.flags.c_contiguous:
+                array = np.array(array, order="C")  # results share no memory with operands, constants or one another
+            taken.add(id(array))
+            out.append(array)
+        return out
+
+    def _compile(self) -> None:
+        """Make native code; a graph that the compiler does not take stays with its definition in NumPy."""
+        self._tried = True
+        from diptych.compiled import Compiled
+        from diptych.options import Options
+
+        try:
+            self._native = Compiled(self.graph, Options(threads=os.cpu_count() or 1), None).call
+        except DiptychError:
+            self._native = None

@@ -1,0 +1,161 @@
+"""autograd: modes, requests, higher orders, functions of one's own, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import diptych.mxnet as mx
+from diptych.mxnet import autograd, nd
+from diptych.mxnet.base import MXNetError
+
+
+def test_requests_write_add_null() -> None:
+    x, y, z = nd.array([2.0]), nd.array([3.0]), nd.array([4.0])
+    x.attach_grad("write")
+    y.attach_grad("add")
+    z.attach_grad("null")
+    for _ in range(3):
+        with autograd.record():
+            out = x * y * z
+        out.backward()
+    assert [a.grad.asscalar() for a in (x, y, z)] == [12, 24, 0]
+
+
+def test_higher_orders() -> None:
+    x = nd.array([0.3, -0.7])
+    x.attach_grad()
+    with autograd.record():
+        first = autograd.grad(nd.sin(x) * x, [x], create_graph=True)[0]
+        second = autograd.grad(first, [x], create_graph=True)[0]
+    second.backward()
+    v = x.asnumpy()
+    np.testing.assert_allclose(second.asnumpy(), 2 * np.cos(v) - v * np.sin(v), rtol=1e-5)
+    np.testing.assert_allclose(x.grad.asnumpy(), -3 * np.sin(v) - v * np.cos(v), rtol=1e-5)
+
+
+def test_modes() -> None:
+    assert not autograd.is_recording() and not autograd.is_training()
+    with autograd.record():
+        assert autograd.is_recording() and autograd.is_training()
+        with autograd.predict_mode():
+            assert autograd.is_recording() and not autograd.is_training()
+        with autograd.pause():
+            assert not autograd.is_recording() and not autograd.is_training()
+    x = nd.ones((100,))
+    assert nd.Dropout(x, p=0.5).asnumpy().tolist() == [1] * 100
+    with autograd.train_mode():
+        dropped = nd.Dropout(x, p=0.5).asnumpy()
+    assert set(dropped) == {0, 2}
+    assert set(nd.Dropout(x, p=0.5, mode="always").asnumpy()) == {0, 2}
+
+
+def test_recorded_values_are_those_of_the_call_whatever_is_written_later() -> None:
+    x, scale = nd.array([1.0, 2.0]), nd.array([3.0, 3.0])
+    x.attach_grad()
+    with autograd.record():
+        y = x * scale
+    scale[:] = 100  # y waits to be computed: it must have been before the memory changed
+    assert y.asnumpy().tolist() == [3, 6]
+
+
+def test_in_place_writes_to_what_is_on_the_tape_are_refused() -> None:
+    x = nd.ones((2,))
+    x.attach_grad()
+    with autograd.record():
+        y = x * 2
+        for write in (lambda: y.__iadd__(1), lambda: y.__setitem__(0, 1.0), lambda: x.__setitem__(slice(None), 0.0)):
+            with pytest.raises(MXNetError, match="Inplace operations"):
+                write()
+
+
+def test_a_graph_is_used_once_unless_retained() -> None:
+    x = nd.ones((2,))
+    x.attach_grad()
+    with autograd.record():
+        y = x * x
+    y.backward(retain_graph=True)
+    y.backward()
+    with pytest.raises(MXNetError, match="retain_graph"):
+        y.backward()
+    with pytest.raises(MXNetError, match="not in a computational graph"):
+        nd.ones((2,)).backward()
+
+
+def test_slices_pieces_and_assignments_on_the_tape() -> None:
+    x, w = nd.arange(6).reshape((2, 3)), nd.ones((3,))
+    x.attach_grad()
+    w.attach_grad()
+    with autograd.record():
+        out = nd.zeros((2, 3))
+        out[1] = w * 2
+        y = (x[0] * x[1]).sum() + (x[nd.array([0, 0]), nd.array([1, 2])] * 10).sum() + (x[:, ::2] * 1).sum() + (out * x).sum()
+    y.backward()
+    assert x.grad.asnumpy().tolist() == [[3 + 1, 4 + 10, 5 + 10 + 1], [0 + 1 + 2, 1 + 2, 2 + 1 + 2]]
+    assert w.grad.asnumpy().tolist() == [6, 8, 10]
+
+
+class Cube(autograd.Function):
+    def forward(self, x: Any) -> Any:
+        self.save_for_backward(x)
+        return x * x * x
+
+    def backward(self, dy: Any) -> Any:
+        (x,) = self.saved_tensors
+        return 3 * x * x * dy
+
+
+def test_functions_of_ones_own() -> None:
+    x = nd.array([2.0])
+    x.attach_grad()
+    with autograd.record():
+        y = Cube()(x * 2) + x
+    y.backward()
+    assert x.grad.asscalar() == 3 * 16 * 2 + 1
+
+
+@mx.operator.register("test_scaled")
+class ScaledProp(mx.operator.CustomOpProp):  # type: ignore[misc]
+    def __init__(self, factor: str = "2") -> None:
+        super().__init__(need_top_grad=True)
+        self.factor = float(factor)
+
+    def create_operator(self, ctx: Any, shapes: Any, dtypes: Any) -> Any:
+        factor = self.factor
+
+        class Scaled(mx.operator.CustomOp):  # type: ignore[misc]
+            def forward(self, is_train: bool, req: Any, in_data: Any, out_data: Any, aux: Any) -> None:
+                self.assign(out_data[0], req[0], in_data[0] * factor)
+
+            def backward(self, req: Any, out_grad: Any, in_data: Any, out_data: Any, in_grad: Any, aux: Any) -> None:
+                self.assign(in_grad[0], req[0], out_grad[0] * factor)
+
+        return Scaled()
+
+
+def test_custom_operators_in_both_interfaces() -> None:
+    x = nd.array([[1.0, 2.0]])
+    x.attach_grad()
+    with autograd.record():
+        y = (nd.Custom(x, op_type="test_scaled", factor=3) * x).sum()
+    y.backward()
+    assert x.grad.asnumpy().tolist() == [[6, 12]]
+    s = mx.sym.Custom(mx.sym.Variable("data"), op_type="test_scaled", factor=3, name="c") * 2
+    assert s.infer_shape(data=(1, 2))[1] == [(1, 2)] and s.list_arguments() == ["data"]
+    e = s.simple_bind(mx.cpu(), data=(1, 2))
+    assert e.forward(is_train=True, data=x)[0].asnumpy().tolist() == [[6, 12]]
+    e.backward(nd.ones((1, 2)))
+    assert e.grad_dict["data"].asnumpy().tolist() == [[6, 6]]
+    with pytest.raises(MXNetError, match="register"):
+        nd.Custom(x, op_type="never_registered")
+
+
+def test_operators_without_a_gradient_say_so() -> None:
+    x = nd.ones((2, 2))
+    x.attach_grad()
+    with autograd.record():
+        y = nd.contrib.fft(x)
+    with pytest.raises(MXNetError, match="has no gradient"):
+        y.backward()
