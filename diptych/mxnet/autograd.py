@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diptych.mxnet.base import MXNetError
+from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.tape import Entry, Node, state
 from diptych.mxnet.tape import backward as run_backward
-
-from diptych.mxnet.ndarray.ndarray import NDArray  # noqa: E402  (scripts take it from here)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -216,10 +216,5 @@ def _elementwise(s: Shapes) -> None:
 
 for _name in ("_logical_and", "_logical_or", "_logical_xor"):
     RULES[_name] = _elementwise
-for _name in (
-    "log2 log10 log1p expm1 sin cos tan arcsin arccos arctan sinh cosh arcsinh arccosh arctanh degrees radians floor ceil "
-    "trunc fix rint round sign rsqrt cbrt rcbrt reciprocal gamma gammaln erfinv hard_sigmoid log_sigmoid mish softmin "
-    "_mod_scalar _rmod_scalar _rpower_scalar _maximum_scalar _minimum_scalar _hypot_scalar _equal_scalar _not_equal_scalar "
-    "_greater_scalar _greater_equal_scalar _lesser_scalar _lesser_equal_scalar smooth_l1 L2Normalization LRN"
-).split():
+for _name in ["log2", "log10", "log1p", "expm1", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "arcsinh", "arccosh", "arctanh", "degrees", "radians", "floor", "ceil", "trunc", "fix", "rint", "round", "sign", "rsqrt", "cbrt", "rcbrt", "reciprocal", "gamma", "gammaln", "erfinv", "hard_sigmoid", "log_sigmoid", "mish", "softmin", "_mod_scalar", "_rmod_scalar", "_rpower_scalar", "_maximum_scalar", "_minimum_scalar", "_hypot_scalar", "_equal_scalar", "_not_equal_scalar", "_greater_scalar", "_greater_equal_scalar", "_lesser_scalar", "_lesser_equal_scalar", "smooth_l1", "L2Normalization", "LRN"]:
     RULES.setdefault(_name, READING["relu"])
