@@ -127,7 +127,7 @@ def backward(entries: Sequence[Entry], head_grads: Sequence[NDArray | None],
              variables: Sequence[Entry | None] | None) -> list[tuple[Variable, NDArray]] | None:  # fmt: skip
     """The gradient of each variable, all at once; None when this is not a form known to come again."""
     form = _Form(entries)
-    if not form.usable or len(form.nodes) < 2 and form.nodes[0].prepared.graph.nodes.__len__() < 8:
+    if not form.usable or (len(form.nodes) < 2 and form.nodes[0].prepared.graph.nodes.__len__() < 8):
         return None
     if not form.wire():
         return None

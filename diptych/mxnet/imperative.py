@@ -71,7 +71,7 @@ def call(prepared: Prepared, operands: Sequence[NDArray], out: Sequence[NDArray]
 
     A recorded call waits until one of its values is needed.
     """
-    if state.recording and any([x._entry is not None for x in operands]):
+    if state.recording and any(x._entry is not None for x in operands):
         args: list[Any] = [x._pending if x._array is None else x._array for x in operands]
         for noise in prepared.noise:
             args.append(draw(noise))
@@ -158,12 +158,12 @@ def invoke_all(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out:
         return made if outs is None else deliver([m._data for m in made], outs, made[0]._entry and made[0]._entry.node)
     types = tuple([type_of(x._array) if x._array is not None else x._promised_type() for x in operands])
     prepared = prepare(op, attrs, types, state.training, state.np_shape, shape)
-    results = call(prepared, operands, outs)
-    if state.recording and results and results[0]._entry is not None:
-        node = results[0]._entry.node
+    found = call(prepared, operands, outs)
+    if state.recording and found and found[0]._entry is not None:
+        node = found[0]._entry.node
         if isinstance(node, CallNode) and node.source is None:
             node.source = (op, attrs)
-    return results
+    return found
 
 
 def invoke(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out: Any = None) -> Any:

@@ -114,7 +114,8 @@ def property_of(attrs: dict[str, str]) -> CustomOpProp:
     given = {k: v for k, v in attrs.items() if k != "op_type" and not k.startswith("__")}
     key = (_PROPS[attrs["op_type"]], json.dumps(given, sort_keys=True))
     if key not in _made:
-        _made[key] = _PROPS[attrs["op_type"]](**given)
+        make: Any = _PROPS[attrs["op_type"]]
+        _made[key] = make(**given)
     return _made[key]
 
 

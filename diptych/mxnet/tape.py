@@ -45,6 +45,7 @@ class Node:
     """A call on the tape. `inputs` are the entries of its operands (None: a constant)."""
 
     __slots__ = ("__weakref__", "inputs", "number", "outputs", "used")
+    used: bool
 
     def __init__(self, inputs: Sequence[Entry | None], outputs: int) -> None:
         self.number = next(_numbers)  # rises with time, so it is a topological order

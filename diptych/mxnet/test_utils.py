@@ -18,8 +18,8 @@ import numpy.testing as npt
 import diptych.mxnet as mx
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.ndarray import array  # noqa: F401
-from diptych.mxnet.util import getenv, np_array, np_shape, set_np, reset_np, setenv, use_np, use_np_array, use_np_shape  # noqa: F401
 from diptych.mxnet.test_utils_random import *  # noqa: F403
+from diptych.mxnet.util import getenv, np_array, np_shape, reset_np, set_np, setenv, use_np, use_np_array, use_np_shape  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,14 +80,14 @@ def get_tols(x: Any, y: Any, rtol: Any, atol: Any) -> tuple[float, float]:
             max(get_tolerance(v, atol, default_atols()) for v in (x, y)))  # fmt: skip
 
 
-def get_atol(atol: float | None = None, dtype: Any = np.dtype(np.float64)) -> float:
+def get_atol(atol: float | None = None, dtype: Any = None) -> float:
     """The absolute tolerance, or its default."""
-    return default_atols()[dtype] if atol is None else atol
+    return default_atols()[np.dtype(dtype or np.float64)] if atol is None else atol
 
 
-def get_rtol(rtol: float | None = None, dtype: Any = np.dtype(np.float64)) -> float:
+def get_rtol(rtol: float | None = None, dtype: Any = None) -> float:
     """The relative tolerance, or its default."""
-    return default_rtols()[dtype] if rtol is None else rtol
+    return default_rtols()[np.dtype(dtype or np.float64)] if rtol is None else rtol
 
 
 def get_etol(etol: float | None = None) -> float:
@@ -104,7 +104,7 @@ def same(a: Any, b: Any) -> bool:
     return np.array_equal(_plain(a), _plain(b))
 
 
-def checkShapes(a: Any, b: Any) -> None:  # noqa: N802
+def checkShapes(a: Any, b: Any) -> None:
     """Assert that two arrays have one shape."""
     if a.shape != b.shape:
         raise AssertionError(f"a.shape = {a.shape} and b.shape = {b.shape} are not equal")
@@ -142,8 +142,8 @@ def assert_almost_equal(a: Any, b: Any, rtol: Any = None, atol: Any = None, name
         return
     if np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=equal_nan):
         return
-    at, violation = find_max_violation(*np.broadcast_arrays(a, b), rtol, atol)
     wide_a, wide_b = np.broadcast_arrays(a, b)
+    at, violation = find_max_violation(wide_a, wide_b, rtol, atol)
     raise AssertionError(
         f"Error {violation} exceeds tolerance rtol={rtol:e}, atol={atol:e}. Location of maximum error: {at}, "
         f"{names[0]}={wide_a[at]}, {names[1]}={wide_b[at]}\n{names[0]}: {a}\n{names[1]}: {b}"

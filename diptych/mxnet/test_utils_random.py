@@ -173,7 +173,7 @@ def var_check(generator: Callable[[int], Any], sigma: float, nsamples: int = 100
 
 def chi_square_check(generator: Callable[[int], Any], buckets: Any, probs: Any, nsamples: int = 1000000) -> tuple[float, Any, Any]:
     """The probability of samples as uneven as these, the counts seen and those expected."""
-    import scipy.stats as ss
+    import scipy.stats as ss  # type: ignore[import-untyped]
 
     samples = np.array(generator(nsamples)).reshape(-1)
     if isinstance(buckets[0], (tuple, list)):

@@ -22,6 +22,7 @@ import unittest
 from typing import Any
 
 import numpy as np
+import pytest
 
 REAL = bool(os.environ.get("MXNET_REAL"))
 
@@ -90,18 +91,20 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.modules["mxnet" + module.__name__.removeprefix("diptych.mxnet")] = module
 
 
-def pytest_runtest_call(item: Any) -> Any:
-    """Stop a test after MXNET_TEST_SECONDS (0, the default: never)."""
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: Any) -> Any:
+    """Stop a test after MXNET_TEST_SECONDS of processor time (0, the default: never)."""
     seconds = float(os.environ.get("MXNET_TEST_SECONDS", "0"))
-    if not seconds:
-        return
 
     def late(number: int, frame: Any) -> None:
         raise TimeoutError(f"the test took longer than {seconds:g} s")
 
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    item.addfinalizer(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
+    signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 numpy_names()

@@ -18,9 +18,9 @@ from diptych.mxnet.imperative import call, invoke, type_of, wrap
 from diptych.mxnet.ndarray import indexing
 from diptych.mxnet.ndarray.arithmetic import Arithmetic
 from diptych.mxnet.ndarray.fluent import Fluent
+from diptych.mxnet.ndarray.taped import Taped
 from diptych.mxnet.ops.prepare import Prepared
-from diptych.mxnet.tape import Variable, settle, state
-from diptych.mxnet.tape import backward as run_backward
+from diptych.mxnet.tape import settle, state
 from diptych.ops.build import Builder
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = ["NDArray", "py_slice", "waitall"]
 py_slice = slice  # what scripts call the builtin where `slice` is the operator
 
 
-class NDArray(Arithmetic, Fluent):
+class NDArray(Arithmetic, Fluent, Taped):
     """An n-dimensional array with MXNet's semantics.
 
     >>> from diptych.mxnet import nd
@@ -337,49 +337,6 @@ class NDArray(Arithmetic, Fluent):
         made = type(self).__new__(type(self))
         made._data, made._entry, made._grad, made._ctx = np.array(self._data), None, None, self._ctx
         return made
-
-    # -- gradients --------------------------------------------------------------------------------------------
-    def attach_grad(self, grad_req: str = "write", stype: str | None = None) -> None:
-        """Ask for the gradient of this array: `backward` puts it into `grad` ("write"), or adds it there ("add")."""
-        if grad_req not in ("write", "add", "null"):
-            raise MXNetError(f"grad_req={grad_req!r}; use write, add or null")
-        grad = wrap(np.zeros(self.shape, self.dtype))
-        if stype not in (None, "default"):
-            grad = grad.tostype(str(stype))
-        grad._ctx = self._ctx
-        self._mark(grad, grad_req)
-
-    def _mark(self, grad: NDArray | None, req: str) -> None:
-        from diptych.mxnet.tape import Entry
-
-        self._grad = grad
-        self._entry = Entry(Variable(self, grad, req), 0)
-
-    @property
-    def grad(self) -> NDArray | None:
-        """The gradient array, if one is attached."""
-        return self._grad
-
-    @property
-    def _fresh_grad(self) -> bool:
-        return bool(getattr(self, "_fresh", False))
-
-    @_fresh_grad.setter
-    def _fresh_grad(self, value: bool) -> None:
-        self._fresh = value
-
-    def detach(self) -> NDArray:
-        """The same memory, cut off from the tape."""
-        made = type(self).__new__(type(self))
-        made._array, made._pending = self._array, self._pending
-        made._entry, made._grad, made._ctx = None, None, self._ctx
-        if made._pending is not None:
-            made._pending[0].watch(made._pending[1], made)
-        return made
-
-    def backward(self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
-        """Carry the gradient (ones, or `out_grad`) back from this array to all that have one attached."""
-        run_backward([self], [out_grad], retain_graph)
 
     def to_dlpack_for_read(self) -> Any:
         """The array as a DLPack capsule, on the same memory."""

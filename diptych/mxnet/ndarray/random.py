@@ -34,7 +34,7 @@ def _draw(kind: str, params: dict[str, Any], shape: Any, dtype: Any, ctx: Any, o
         shape = 1
     if shape is Null:
         shape = out.shape
-    return function(f"_random_{kind}")(**{k: v for k, v in params.items()}, shape=shape, dtype=dtype, ctx=ctx, out=out)
+    return function(f"_random_{kind}")(**params, shape=shape, dtype=dtype, ctx=ctx, out=out)
 
 
 def uniform(low: Any = 0, high: Any = 1, shape: Any = Null, dtype: Any = Null, ctx: Any = None, out: Any = None,

@@ -115,7 +115,7 @@ class CSRNDArray(BaseSparseNDArray):
 
     def asscipy(self) -> Any:
         """The matrix as scipy.sparse.csr_matrix."""
-        import scipy.sparse
+        import scipy.sparse  # type: ignore[import-untyped]
 
         return scipy.sparse.csr_matrix(self._data)
 

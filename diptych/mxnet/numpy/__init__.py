@@ -14,7 +14,7 @@ from diptych.mxnet.numpy.multiarray import ndarray
 pi, e, inf, nan, newaxis = _numpy.pi, _numpy.e, _numpy.inf, _numpy.nan, None
 float16, float32, float64 = _numpy.float16, _numpy.float32, _numpy.float64
 int8, uint8, int32, int64, bool_ = _numpy.int8, _numpy.uint8, _numpy.int32, _numpy.int64, _numpy.bool_
-bool = _numpy.bool_  # noqa: A001
+bool = _numpy.bool_
 _NP = type("_np", (), {})
 
 __all__ = ["ndarray", "random"]

@@ -11,13 +11,10 @@ from diptych.mxnet.base import dtype_name
 from diptych.mxnet.context import Context
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray, context_for_new
-from diptych.mxnet.numpy.call import as_ndarray, floating, operator
+from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator
 from diptych.mxnet.numpy.multiarray import binary, ndarray
 
-_FLOAT_UNARY = (
-    "exp expm1 log log10 log2 log1p sqrt cbrt sin cos tan arcsin arccos arctan sinh cosh tanh arcsinh arccosh arctanh degrees "
-    "radians reciprocal"
-).split()
+_FLOAT_UNARY = ["exp", "expm1", "log", "log10", "log2", "log1p", "sqrt", "cbrt", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "degrees", "radians", "reciprocal"]
 _UNARY = {"negative": "_npi_negative", "absolute": "_npi_absolute", "abs": "_npi_absolute", "sign": "_npi_sign",
           "square": "_npi_square", "floor": "_npi_floor", "ceil": "_npi_ceil", "trunc": "_npi_trunc", "fix": "fix",
           "rint": "_npi_rint", "logical_not": "_npi_logical_not", "bitwise_not": "_npi_bitwise_not",
@@ -103,13 +100,14 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", ctx: 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, ctx: Context | None = None) -> Any:
     """Evenly spaced values."""
-    return _new(np.arange(*((0, start) if stop is None else (start, stop)), step).astype(_kind(dtype)), ctx)
+    first, last = (0, start) if stop is None else (start, stop)
+    return _new(np.arange(first, last, step).astype(_kind(dtype)), ctx)
 
 
 def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None,
              axis: int = 0, ctx: Context | None = None) -> Any:  # fmt: skip
     """`num` evenly spaced values from start to stop."""
-    values, step = np.linspace(start, stop, num, endpoint, True)
+    values, step = np.linspace(start, stop, num, endpoint=bool(endpoint), retstep=True)
     made = _new(values.astype(_kind(dtype)), ctx)
     return (made, step) if retstep else made
 
@@ -162,7 +160,7 @@ def _truth(op: str) -> Any:
     return call
 
 
-any, all = _truth("_np_any"), _truth("_np_all")  # noqa: A001
+any, all = _truth("_np_any"), _truth("_np_all")
 
 
 def argmax(a: Any, axis: int | None = None, out: Any = None) -> Any:
@@ -337,9 +335,7 @@ def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise", out
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     """x where the condition holds, y elsewhere."""
     if x is None and y is None:
-        from diptych.mxnet.numpy import nonzero
-
-        return nonzero(condition)
+        return fallback(np.nonzero, "nonzero")(condition)
     x, y = (v if isinstance(v, NDArray) else array(v) for v in (x, y))
     return operator("_npi_where", condition, x, y)
 
@@ -377,7 +373,7 @@ def broadcast_like(a: Any, other: Any) -> Any:
     return broadcast_to(a, other.shape)
 
 
-__all__ = [n for n in globals() if not n.startswith("_") and n not in (  # noqa: PLE0605
+__all__ = [n for n in globals() if not n.startswith("_") and n not in (
     "annotations", "Any", "np", "CONVERTERS", "dtype_name", "Context", "wrap", "NDArray", "context_for_new", "as_ndarray",
-    "floating", "operator", "binary", "ndarray")]  # fmt: skip
+    "fallback", "floating", "operator", "binary", "ndarray")]  # fmt: skip
 _ = ndarray

@@ -73,7 +73,7 @@ def _in_place(name: str) -> Any:
     return method
 
 
-class ndarray(NDArray):  # noqa: N801
+class ndarray(NDArray):
     """An array with NumPy's semantics: shapes may be () or hold 0, comparisons give bool, types are promoted.
 
     >>> from diptych.mxnet import np
@@ -114,7 +114,8 @@ class ndarray(NDArray):  # noqa: N801
     @property
     def T(self) -> ndarray:
         """The array with its axes reversed."""
-        return self.transpose()  # type: ignore[no-any-return]
+        found: ndarray = self.transpose()
+        return found
 
     def __repr__(self) -> str:
         text = np.array_repr(self._data)
@@ -154,13 +155,14 @@ class ndarray(NDArray):  # noqa: N801
         """An element as a Python number."""
         return self._data.item(*args)
 
-    asscalar = item  # type: ignore[assignment]
+    asscalar = item
 
     def tolist(self) -> Any:
         """The values as nested lists."""
         return self._data.tolist()
 
-    def astype(self, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Any:
+    def astype(self, dtype: Any, order: Any = "K", casting: str = "unsafe", subok: bool = True,  # type: ignore[override]
+               copy: bool = True) -> Any:  # fmt: skip
         """The array with another element type."""
         name = dtype_name(dtype)
         return self if not copy and name == self._data.dtype.name else operator("Cast", self, dtype=name)
@@ -176,7 +178,7 @@ class ndarray(NDArray):  # noqa: N801
         dims = tuple(int(d) for d in shape)
         return as_ndarray(self._viewed(np.broadcast_to(np.int8(0), self.shape).reshape(dims).shape))
 
-    def flatten(self, order: str = "C", **kwargs: Any) -> Any:
+    def flatten(self, order: Any = "C", **kwargs: Any) -> Any:  # type: ignore[override]
         """A copy with one axis."""
         return self.reshape(-1).copy()
 
@@ -221,8 +223,5 @@ for _name in ("add", "sub", "mul", "truediv", "mod", "pow", "and", "or", "xor"):
     setattr(ndarray, f"__i{_name}__", _in_place(_name))
 for _name in ("eq", "ne", "gt", "ge", "lt", "le"):
     setattr(ndarray, f"__{_name}__", _method(_name))
-for _name in (
-    "sum mean max min prod std var argmax argmin cumsum dot clip repeat take swapaxes any all round abs exp log sqrt square "
-    "tile sort argsort nonzero split sin cos tanh broadcast_to broadcast_like floor ceil sign"
-).split():
+for _name in ["sum", "mean", "max", "min", "prod", "std", "var", "argmax", "argmin", "cumsum", "dot", "clip", "repeat", "take", "swapaxes", "any", "all", "round", "abs", "exp", "log", "sqrt", "square", "tile", "sort", "argsort", "nonzero", "split", "sin", "cos", "tanh", "broadcast_to", "broadcast_like", "floor", "ceil", "sign"]:
     setattr(ndarray, _name, _function(_name))

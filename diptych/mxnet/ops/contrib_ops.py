@@ -97,7 +97,8 @@ def fft(a: Attributes, x: Array) -> Array:
 @host("_contrib_ifft", shape=lambda a, x: [(*x[:-1], x[-1] // 2)])
 def ifft(a: Attributes, x: Array) -> Array:
     pairs = x.reshape(*x.shape[:-1], -1, 2)
-    return (np.fft.ifft(pairs[..., 0] + 1j * pairs[..., 1]).real * (x.shape[-1] // 2)).astype(x.dtype)
+    found: Array = np.fft.ifft(pairs[..., 0] + 1j * pairs[..., 1]).real * (x.shape[-1] // 2)
+    return found.astype(x.dtype)
 
 
 # -- plain graphs ---------------------------------------------------------------------------------------------------------------
@@ -148,7 +149,8 @@ def overlaps(a: Array, b: Array) -> Array:
     inter = np.prod(np.maximum(high - low, 0), -1)
     areas = [np.prod(x[:, 2:] - x[:, :2], -1) for x in (a, b)]
     union = areas[0][:, None] + areas[1][None, :] - inter
-    return np.where(union > 0, inter / np.where(union > 0, union, 1), 0)
+    found: Array = np.where(union > 0, inter / np.where(union > 0, union, 1), 0)
+    return found
 
 
 @host("_contrib_bipartite_matching", shape=lambda a, x: [x[:-1], (*x[:-2], x[-1])])

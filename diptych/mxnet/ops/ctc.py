@@ -45,7 +45,8 @@ def _problem(a: Attributes, arrays: Sequence[Array]) -> tuple[Array, Array, Arra
 
 def _sum(*parts: Array) -> Array:
     top = np.maximum.reduce(parts)
-    return top + np.log(sum(np.exp(p - top) for p in parts))
+    found: Array = top + np.log(sum(np.exp(p - top) for p in parts))
+    return found
 
 
 def _forward(emit: Array, skip: Array) -> Array:
@@ -62,7 +63,7 @@ def _forward(emit: Array, skip: Array) -> Array:
 
 def _solve(a: Attributes, arrays: Sequence[Array], posterior: bool) -> tuple[Array, Array | None]:
     logs, extended, counts, lengths, blank = _problem(a, arrays)
-    steps, batch, classes = logs.shape
+    steps, batch = logs.shape[:2]
     states = extended.shape[1]
     rows = np.arange(batch)
     emit = np.take_along_axis(logs, np.broadcast_to(extended, (steps, batch, states)), 2)
@@ -85,10 +86,10 @@ def _solve(a: Attributes, arrays: Sequence[Array], posterior: bool) -> tuple[Arr
         one = np.concatenate([later[:, 1:], np.full((batch, 1), _NONE)], 1)
         two = np.concatenate([later[:, 2:], np.full((batch, 2), _NONE)], 1)
         inner = _sum(later, one, np.where(skip_on, two, _NONE))
-        beta[t] = np.where((t == lengths - 1)[:, None], ends, np.where((t < lengths - 1)[:, None], inner, _NONE))
+        beta[t] = np.where(np.equal(t, lengths - 1)[:, None], ends, np.where(np.less(t, lengths - 1)[:, None], inner, _NONE))
         later = beta[t] + emit[t]
-    weight = np.exp(np.maximum(alpha + beta - total[None, :, None], -700.0))
-    weight[alpha + beta - total[None, :, None] < -600] = 0.0
+    share: Array = alpha + beta - total[None, :, None]
+    weight = np.where(np.less(share, -600), 0.0, np.exp(np.maximum(share, -700.0)))
     d = np.exp(logs)
     index = (np.arange(steps)[:, None, None], rows[None, :, None], np.broadcast_to(extended, (steps, batch, states)))
     np.subtract.at(d, index, weight)

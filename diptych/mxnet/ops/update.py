@@ -26,7 +26,7 @@ def _clipped(a: Attributes, g: Array, key: str = "clip_gradient") -> Array:
 
 def _scaled(a: Attributes, g: Array, w: Array, wd_inside: bool = False) -> Array:
     """The gradient rescaled and clipped; with weight decay before clipping where the operator has it so."""
-    d = g * _f(a.real("rescale_grad", 1.0))
+    d: Array = g * _f(a.real("rescale_grad", 1.0))
     if wd_inside:
         d = d + _f(a.real("wd", 0.0)) * w
     return _clipped(a, d)
@@ -38,12 +38,14 @@ def _wide(g: Array) -> Array:
 
 # -- SGD and its relatives --------------------------------------------------------------------------------------------
 def _sgd(a: Attributes, w: Array, g: Array, lr: float, wd: float) -> Array:
-    return w - _f(lr) * (_scaled(a, g, w) + _f(wd) * w)
+    moved: Array = w - _f(lr) * (_scaled(a, g, w) + _f(wd) * w)
+    return moved
 
 
 def _momentum(a: Attributes, w: Array, g: Array, mom: Array, lr: float, wd: float) -> Array:
     mom[...] = _f(a.real("momentum", 0.0)) * mom - _f(lr) * (_scaled(a, g, w) + _f(wd) * w)
-    return w + mom
+    moved: Array = w + mom
+    return moved
 
 
 @host("sgd_update")
@@ -72,7 +74,7 @@ def _nag(a: Attributes, w: Array, g: Array, mom: Array) -> Array:
     m, lr = _f(a.real("momentum", 0.0)), _f(a.real("lr"))
     d, wd = _scaled(a, g, w), _f(a.real("wd", 0.0))
     mom *= m
-    new = w - mom + (m + 1) * (mom - lr * (d + wd * w))
+    new: Array = w - mom + (m + 1) * (mom - lr * (d + wd * w))
     mom -= lr * (d + wd * new)  # libmxnet reads the weight it has just written
     return new
 

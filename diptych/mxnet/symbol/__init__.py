@@ -42,14 +42,14 @@ def eye(N: int, M: int = 0, k: int = 0, dtype: Any = None, **kwargs: Any) -> Sym
 def arange(start: float, stop: float | None = None, step: float = 1.0, repeat: int = 1, infer_range: bool = False,
            name: str | None = None, dtype: Any = None) -> Symbol:  # fmt: skip
     """Evenly spaced values."""
-    return function("_arange")(start=start, stop=stop, step=step, repeat=repeat, infer_range=infer_range, name=name,
-                               dtype=dtype_name(dtype or "float32"))  # type: ignore[no-any-return] # fmt: skip
+    attrs = {"start": start, "stop": stop, "step": step, "repeat": repeat, "infer_range": infer_range}
+    return function("_arange")(**attrs, name=name, dtype=dtype_name(dtype or "float32"))  # type: ignore[no-any-return]
 
 
 def linspace(start: float, stop: float, num: int, endpoint: bool = True, name: str | None = None, dtype: Any = None) -> Symbol:
     """`num` evenly spaced values from start to stop."""
-    return function("_linspace")(start=start, stop=stop, num=num, endpoint=endpoint, name=name,
-                                 dtype=dtype_name(dtype or "float32"))  # type: ignore[no-any-return] # fmt: skip
+    attrs = {"start": start, "stop": stop, "num": num, "endpoint": endpoint}
+    return function("_linspace")(**attrs, name=name, dtype=dtype_name(dtype or "float32"))  # type: ignore[no-any-return]
 
 
 def histogram(a: Symbol, bins: Any = 10, range: Any = None, **kwargs: Any) -> Symbol:
