@@ -26,7 +26,7 @@ def _add_conv(out: Any, channels: int = 1, kernel: int = 1, stride: int = 1, pad
               relu6: bool = False) -> None:  # fmt: skip
     out.add(nn.Conv2D(channels, kernel, stride, pad, groups=num_group, use_bias=False), nn.BatchNorm(scale=True))
     if active:
-        out.add(RELU6(prefix="relu6_") if relu6 else nn.Activation("relu"))
+        out.add(RELU6() if relu6 else nn.Activation("relu"))
 
 
 class LinearBottleneck(HybridBlock):

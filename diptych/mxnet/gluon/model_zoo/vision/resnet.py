@@ -38,8 +38,8 @@ class _BlockV1(HybridBlock):
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The block."""
-        residual = x if self.downsample is None else self.downsample(x)
-        return F.Activation(residual + self.body(x), act_type="relu")
+        y = self.body(x)
+        return F.Activation((x if self.downsample is None else self.downsample(x)) + y, act_type="relu")
 
 
 class BasicBlockV1(_BlockV1):
