@@ -209,23 +209,27 @@ class Block:
     # -- models with structure --------------------------------------------------------------------------------
     def save(self, prefix: str) -> None:
         """Write `prefix-model.json` (the tree of blocks with the graphs of hybridized ones) and `prefix-model.params`."""
-        def describe(block: Block, into: dict[str, Any], index: int) -> int:
+        count = 0
+
+        def describe(block: Block, into: dict[str, Any]) -> None:
+            nonlocal count
             entry: dict[str, Any] = {"orig_name": block.name}
-            into[type(block).__name__.lower() + str(index)] = entry
-            index += 1
+            into[type(block).__name__.lower() + str(count)] = entry
             if isinstance(block, HybridBlock):
                 entry["hybridized"] = bool(block._cached_graph)
                 if block._cached_graph:
                     inputs, out = block._cached_graph
                     entry.update(in_format=block._in_format, out_format=block._out_format,
                                  inputs=[s.tojson() for s in inputs], symbol=out.tojson())  # fmt: skip
-            entry["params"] = {name: p.name for name, p in block.params.items()}
-            for child in block._children.values():
-                index = describe(child, entry, index)
-            return index
+            children: dict[str, str] = {}
+            entry["children"] = children
+            for key, child in block._children.items():
+                count += 1
+                children[child.name] = key
+                describe(child, entry)
 
         model: dict[str, Any] = {}
-        describe(self, model, 0)
+        describe(self, model)
         with open(prefix + "-model.json", "w", encoding="utf-8") as f:
             json.dump(model, f)
         self.save_parameters(prefix + "-model.params")
@@ -237,25 +241,27 @@ class Block:
         with open(prefix + "-model.json", encoding="utf-8") as f:
             model = json.load(f)
         renamed: dict[str, str] = {}
+        count = 0
 
-        def restore(block: Block, found: dict[str, Any], index: int) -> int:
-            key = type(block).__name__.lower() + str(index)
+        def restore(block: Block, found: dict[str, Any]) -> None:
+            nonlocal count
+            key = type(block).__name__.lower() + str(count)
             if key not in found:
                 raise MXNetError(f"{prefix}-model.json has no block {key}; the block must have the structure of the one saved")
             entry = found[key]
-            index += 1
-            for (_, param), saved in zip(block.params.items(), entry["params"].values()):
-                renamed[param.name] = saved
+            for name in block.params.keys():
+                renamed[name] = f"{entry['orig_name']}_{name[len(block.params.prefix):]}"
             if isinstance(block, HybridBlock) and entry.get("hybridized"):
                 block._in_format, block._out_format = entry["in_format"], entry["out_format"]
                 block._cached_graph = [symbol.load_json(s) for s in entry["inputs"]], symbol.load_json(entry["symbol"])
-                block._graph_names = {}
                 block._active = True
             for child in block._children.values():
-                index = restore(child, entry, index)
-            return index
+                count += 1
+                restore(child, entry)
+            saved = list(entry["children"].values())  # in the order of the children, whose names may differ now
+            block._children = OrderedDict(zip(saved, block._children.values(), strict=True))
 
-        restore(self, model, 0)
+        restore(self, model)
         for block in self._walk():
             if isinstance(block, HybridBlock):
                 block._graph_names = renamed

@@ -22,6 +22,8 @@ def _conv3x3(channels: int, stride: int, in_channels: int) -> Any:
 class _BlockV1(HybridBlock):
     """relu(body(x) + x), x through a 1 x 1 convolution where the shape changes."""
 
+    _residual_first = True  # the order of the operands decides that of the nodes in symbol files
+
     def __init__(self, channels: int, stride: int, downsample: bool = False, in_channels: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.body = nn.HybridSequential(prefix="")
@@ -39,7 +41,8 @@ class _BlockV1(HybridBlock):
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The block."""
         y = self.body(x)
-        return F.Activation((x if self.downsample is None else self.downsample(x)) + y, act_type="relu")
+        residual = x if self.downsample is None else self.downsample(x)
+        return F.Activation(residual + y if self._residual_first else y + residual, act_type="relu")
 
 
 class BasicBlockV1(_BlockV1):
@@ -52,6 +55,8 @@ class BasicBlockV1(_BlockV1):
 
 class BottleneckV1(_BlockV1):
     """1 x 1, 3 x 3 and 1 x 1 convolutions."""
+
+    _residual_first = False
 
     def _layers(self, channels: int, stride: int, in_channels: int) -> list[Any]:
         narrow = channels // 4
