@@ -213,3 +213,19 @@ def test_models_infer(name):
 def test_unknown_model_lists_the_others():
     with pytest.raises(ValueError, match="resnet50_v1"):
         gluon.model_zoo.vision.get_model("resnet7")
+
+
+def test_transforms_of_images():
+    transforms = gluon.data.vision.transforms
+    picture = nd.array(np.arange(6 * 8 * 3).reshape(6, 8, 3) % 256, dtype="uint8")
+    whole = transforms.Compose([transforms.Resize(5), transforms.CenterCrop(4), transforms.RandomFlipLeftRight(),
+                                transforms.RandomColorJitter(0.1, 0.1, 0.1, 0.1), transforms.RandomLighting(0.1),
+                                transforms.ToTensor(), transforms.Normalize([0.5, 0.4, 0.3], [0.1, 0.2, 0.3])])  # fmt: skip
+    assert whole(picture).shape == (3, 4, 4)
+    tensor = transforms.ToTensor()(picture)
+    np.testing.assert_allclose(tensor.asnumpy(), picture.asnumpy().transpose(2, 0, 1) / 255, rtol=1e-6)
+    np.testing.assert_array_equal(transforms.CropResize(1, 2, 3, 4)(picture).asnumpy(), picture.asnumpy()[2:6, 1:4])
+    with pytest.raises(mx.MXNetError, match="not inside"):
+        transforms.CropResize(7, 2, 3, 4)(picture)
+    with pytest.raises(mx.MXNetError, match="positive"):
+        transforms.Resize(-1)(picture)

@@ -249,7 +249,7 @@ class Block:
             if key not in found:
                 raise MXNetError(f"{prefix}-model.json has no block {key}; the block must have the structure of the one saved")
             entry = found[key]
-            for name in block.params.keys():
+            for name in block.params:
                 renamed[name] = f"{entry['orig_name']}_{name[len(block.params.prefix):]}"
             if isinstance(block, HybridBlock) and entry.get("hybridized"):
                 block._in_format, block._out_format = entry["in_format"], entry["out_format"]

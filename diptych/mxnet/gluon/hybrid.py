@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from diptych.mxnet import initializer, ndarray, symbol
+from diptych.mxnet import ndarray, symbol
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.cached_op import CachedOp
 from diptych.mxnet.gluon.block import Block

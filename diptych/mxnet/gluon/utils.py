@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import shutil
@@ -37,8 +38,8 @@ def split_data(data: NDArray, num_slice: int, batch_axis: int = 0, even_split: b
         step, num_slice = 1, size
     ends = [i * step for i in range(num_slice)] + [size]
     if batch_axis == 0:
-        return [data[a:b] for a, b in zip(ends, ends[1:])]
-    return [ndarray.slice_axis(data, batch_axis, a, b) for a, b in zip(ends, ends[1:])]
+        return [data[a:b] for a, b in itertools.pairwise(ends)]
+    return [ndarray.slice_axis(data, batch_axis, a, b) for a, b in itertools.pairwise(ends)]
 
 
 def split_and_load(data: Any, ctx_list: list[Any], batch_axis: int = 0, even_split: bool = True) -> list[NDArray]:

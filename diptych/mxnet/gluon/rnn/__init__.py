@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from diptych.mxnet.gluon.rnn.modifiers import BidirectionalCell, DropoutCell, ModifierCell, ResidualCell, ZoneoutCell
 from diptych.mxnet.gluon.rnn.rnn_cell import (
-    GRUCell, HybridRecurrentCell, HybridSequentialRNNCell, LSTMCell, RecurrentCell, RNNCell, SequentialRNNCell,
+    GRUCell,
+    HybridRecurrentCell,
+    HybridSequentialRNNCell,
+    LSTMCell,
+    RecurrentCell,
+    RNNCell,
+    SequentialRNNCell,
 )  # fmt: skip
 from diptych.mxnet.gluon.rnn.rnn_layer import GRU, LSTM, RNN
 
