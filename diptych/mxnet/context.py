@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, ClassVar
 
-from diptych.mxnet.base import MXNetError
+from diptych.mxnet.base import MXNetError, classproperty
 
 __all__ = ["Context", "cpu", "cpu_pinned", "cpu_shared", "current_context", "device", "gpu", "gpu_memory_info", "num_gpus"]
 
@@ -61,7 +61,7 @@ class Context:
     def empty_cache(self) -> None:
         """Nothing is kept back on the CPU: this does nothing."""
 
-    @classmethod
+    @classproperty
     def default_ctx(cls) -> Context:
         """The context in force, as `current_context()`."""
         return current_context()

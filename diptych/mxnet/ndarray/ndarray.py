@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NDArray", "py_slice", "waitall"]
 
+# MXNet's numbers of storage types, as variables of symbols carry them.
+_STORAGE_TYPE_STR_TO_ID = {"undefined": -1, "default": 0, "row_sparse": 1, "csr": 2}
+
 py_slice = slice  # what scripts call the builtin where `slice` is the operator
 
 

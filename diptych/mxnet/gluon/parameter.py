@@ -1,0 +1,440 @@
+"""Parameter: a learnable array, one copy for each context, that may get its shape later."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diptych.mxnet import autograd, initializer, ndarray, symbol
+from diptych.mxnet.base import MXNetError, dtype_name
+from diptych.mxnet.context import Context, cpu, current_context
+from diptych.mxnet.ndarray.ndarray import NDArray
+from diptych.mxnet.tape import state
+
+if TYPE_CHECKING:
+    from diptych.mxnet.gluon.trainer import Trainer
+    from diptych.mxnet.symbol.symbol import Symbol
+
+__all__ = ["Constant", "DeferredInitializationError", "Parameter", "tensor_types"]
+
+tensor_types = (symbol.Symbol, NDArray)
+_STYPES = ("default", "row_sparse", "csr")
+
+
+class DeferredInitializationError(MXNetError):
+    """The value of a parameter was asked for before its shape was known."""
+
+
+def _contexts(ctx: Any) -> list[Context]:
+    if ctx is None:
+        return [current_context()]
+    return [ctx] if isinstance(ctx, Context) else list(ctx)
+
+
+def _key(ctx: Context) -> tuple[int, int]:
+    # All kinds of CPU memory are one device, as in MXNet, whose kinds of CPU memory have odd numbers.
+    return ctx.device_typeid & 1, ctx.device_id
+
+
+def known(shape: Any) -> bool:
+    """Whether all extents are known: -1 stands for an unknown one, and 0 too outside NumPy's shape rules."""
+    return shape is not None and all(d > 0 or (d == 0 and state.np_shape) for d in shape)
+
+
+def _type_of(x: Any) -> str:
+    """The name of the element type of an array."""
+    return dtype_name(x.dtype)
+
+
+class Parameter:
+    """A learnable array of a Block.
+
+    >>> from diptych.mxnet import gluon
+    >>> w = gluon.Parameter("weight", shape=(2, 3), init="ones")
+    >>> w.initialize()
+    >>> w.data().shape, w.grad().asnumpy().sum().item()
+    ((2, 3), 0.0)
+
+    `grad_req` is "write", "add" or "null"; extents of `shape` that are 0 (or -1) are filled in by the first forward pass
+    when allow_deferred_init is True.
+    """
+
+    def __init__(self, name: str, grad_req: str = "write", shape: Any = None, dtype: Any = np.float32, lr_mult: float = 1.0,
+                 wd_mult: float = 1.0, init: Any = None, allow_deferred_init: bool = False, differentiable: bool = True,
+                 stype: str = "default", grad_stype: str = "default") -> None:  # fmt: skip
+        for what, given in (("stype", stype), ("grad_stype", grad_stype)):
+            if given not in _STYPES:
+                raise AssertionError(f"{what} for Parameter '{name}' must be one of 'default', 'row_sparse', or 'csr', but got '{given}'")
+        self.name = name
+        self._var: Symbol | None = None
+        self._data: Any = None
+        self._grad: Any = None
+        self._ctx_list: list[Context] | None = None
+        self._places: dict[tuple[int, int], int] = {}
+        self._trainer: Any = None
+        self._deferred_init: Any = ()
+        self._differentiable = differentiable
+        self._allow_deferred_init = allow_deferred_init
+        self._grad_req: str | None = None
+        self._shape = (shape,) if isinstance(shape, int) else None if shape is None else tuple(shape)
+        self._dtype = dtype
+        self.lr_mult, self.wd_mult = lr_mult, wd_mult
+        self.grad_req = grad_req
+        self.init = init
+        self._stype, self._grad_stype = stype, grad_stype
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.name} (shape={self.shape}, dtype={self.dtype})"
+
+    # -- properties -------------------------------------------------------------------------------------------
+    @property
+    def grad_req(self) -> str:
+        """What backward does with the gradient: "write", "add" or "null"."""
+        return self._grad_req or "write"
+
+    @grad_req.setter
+    def grad_req(self, req: str) -> None:
+        if req not in ("write", "add", "null"):
+            raise AssertionError(f"grad_req must be one of 'write', 'add', or 'null', but got '{req}'")
+        if not self._differentiable:
+            req = "null"
+        if self._grad_req == req:
+            return
+        self._grad_req = req
+        if req == "null" and self._grad is not None:
+            self._grad = None
+            self._data = [d.detach() for d in self._data]
+        elif self._data is not None:
+            self._init_grad()
+
+    @property
+    def dtype(self) -> Any:
+        """The element type."""
+        return self._dtype
+
+    @dtype.setter
+    def dtype(self, dtype: Any) -> None:
+        self.cast(dtype)
+
+    @property
+    def shape(self) -> Any:
+        """The extents; None, or with unknown extents, before the first forward pass."""
+        if self._shape is None or not state.np_shape:
+            return self._shape
+        return tuple(-1 if d == 0 else d for d in self._shape) if self._deferred_init and not known(self._shape) else self._shape
+
+    @shape.setter
+    def shape(self, new: Any) -> None:
+        if self._shape is None:
+            self._shape = tuple(new)
+            return
+        if len(self._shape) != len(new) or not all(a in (-1, 0, b) for a, b in zip(self._shape, new)):
+            raise AssertionError(f"Expected shape {tuple(new)} is incompatible with given shape {self._shape} for Parameter {self.name}.")
+        self._shape = tuple(new)
+
+    @property
+    def stype(self) -> str:
+        """The storage type."""
+        return self._stype
+
+    @property
+    def grad_stype(self) -> str:
+        """The storage type of the gradient."""
+        return self._grad_stype
+
+    def _set_trainer(self, trainer: Trainer | None) -> None:
+        if self._stype != "default" and self._trainer and trainer and self._trainer is not trainer:
+            raise RuntimeError(f"Failed to set the trainer for Parameter '{self.name}' because it was already set. More than one "
+                               "trainers for a sparse Parameter is not supported.")  # fmt: skip
+        self._trainer = trainer
+
+    # -- initialisation ---------------------------------------------------------------------------------------
+    def initialize(self, init: Any = None, ctx: Any = None, default_init: Any = None, force_reinit: bool = False) -> None:
+        """Make the arrays (later, when the shape is not known yet), by `init`, the parameter's own, or `default_init`."""
+        if self._data is not None and not force_reinit:
+            warnings.warn(f"Parameter '{self.name}' is already initialized, ignoring. Set force_reinit=True to re-initialize.",
+                          stacklevel=2)  # fmt: skip
+            return
+        self._data = self._grad = None
+        contexts = _contexts(ctx)
+        fallback = default_init if default_init is not None else initializer.Uniform()
+        if init is None:
+            init = fallback if self.init is None else self.init
+        if not known(self._shape):
+            if self._allow_deferred_init:
+                self._deferred_init = (init, contexts, fallback, None)
+                return
+            raise ValueError(f"Cannot initialize Parameter '{self.name}' because it has invalid shape: {self.shape}.")
+        self._deferred_init = (init, contexts, fallback, None)
+        self._finish_deferred_init()
+
+    def _finish_deferred_init(self) -> None:
+        if not self._deferred_init:
+            return
+        init, contexts, fallback, data = self._deferred_init
+        self._deferred_init = ()
+        if not known(self._shape):
+            raise AssertionError(
+                f"Cannot initialize Parameter '{self.name}' because it has invalid shape: {self.shape}. Please specify in_units, "
+                "in_channels, etc for `Block`s.")  # fmt: skip
+        with autograd.pause():
+            if data is None:
+                data = ndarray.zeros(self._shape, ctx=cpu(), dtype=self.dtype)
+                initializer.create(fallback)(initializer.InitDesc(self.name, {"__init__": init}), data)
+                if self._stype != "default":
+                    data = data.tostype(self._stype)
+            self._init_impl(data, contexts)
+
+    def _init_impl(self, data: NDArray, contexts: list[Context]) -> None:
+        self._ctx_list = list(contexts)
+        self._places = {_key(c): i for i, c in enumerate(contexts)}
+        self._data = [data.copyto(c) for c in contexts]
+        self._init_grad()
+
+    def _init_grad(self) -> None:
+        if self.grad_req == "null":
+            self._grad = None
+            return
+        self._grad = [ndarray.zeros(d.shape, dtype=d.dtype, ctx=c, stype=self._grad_stype) if self._grad_stype != "default"
+                      else ndarray.zeros(d.shape, dtype=d.dtype, ctx=c) for c, d in zip(self._ctx_list or (), self._data)]  # fmt: skip
+        autograd.mark_variables(self._data, self._grad, self.grad_req)
+
+    def _load_init(self, data: NDArray, ctx: Any, cast_dtype: bool = False, dtype_source: str = "current") -> None:
+        """Take over values read from a file, as the parameter's own when it has none yet."""
+        if dtype_source not in ("current", "saved"):
+            raise AssertionError("dtype_source must be in ['current', 'saved']")
+        if self._shape is not None:
+            unknown = (-1, 0)
+            if len(self._shape) != len(data.shape) or not all(a in unknown or a == b for a, b in zip(self._shape, data.shape)):
+                raise AssertionError(
+                    f"Failed loading Parameter '{self.name}' from saved params: shape incompatible expected {self.shape} vs saved "
+                    f"{data.shape}")  # fmt: skip
+            self._shape = tuple(b if a in unknown else a for a, b in zip(self._shape, data.shape))
+        else:
+            self._shape = tuple(data.shape)
+        if self._dtype is not None and dtype_name(self.dtype) != _type_of(data):
+            if not cast_dtype:
+                raise AssertionError(
+                    f"Failed loading Parameter '{self.name}' from saved params: dtype incompatible expected "
+                    f"{dtype_name(self.dtype)} vs saved {_type_of(data)}. Set cast_dtype=True to cast the dtype of saved params.")
+            if dtype_source == "current":
+                data = data.astype(self.dtype)
+            else:
+                self.cast(data.dtype)
+        else:
+            self._dtype = data.dtype
+        if self._stype != data.stype:
+            data = data.tostype(self._stype)
+        contexts = None if ctx is None else _contexts(ctx)
+        if self._data is None:
+            if self._deferred_init:
+                if contexts is not None and set(contexts) != set(self._deferred_init[1]):
+                    raise AssertionError(f"Failed to load Parameter '{self.name}' on {contexts} because it was previous initialized "
+                                         f"on {self.list_ctx()}.")  # fmt: skip
+                contexts = self._deferred_init[1]
+            elif contexts is None:
+                contexts = [cpu()]
+            self._init_impl(data, contexts)
+        else:
+            if contexts is not None and set(contexts) != set(self.list_ctx()):
+                raise AssertionError(f"Failed to load Parameter '{self.name}' on {contexts} because it was previous initialized on "
+                                     f"{self.list_ctx()}.")  # fmt: skip
+            self.set_data(data)
+        self._deferred_init = ()
+
+    def reset_ctx(self, ctx: Any) -> None:
+        """Move the parameter to other contexts."""
+        contexts = _contexts(ctx)
+        if self._data is not None:
+            data = self._reduce()
+            with autograd.pause():
+                self._init_impl(data, contexts)
+        elif self._deferred_init:
+            init, _, fallback, data = self._deferred_init
+            self._deferred_init = (init, contexts, fallback, data)
+        else:
+            raise ValueError(f"Cannot reset context for Parameter '{self.name}' because it has not been initialized.")
+
+    def set_data(self, data: Any) -> None:
+        """Write these values into the arrays of all contexts."""
+        self.shape = data.shape
+        if self._data is None:
+            if not self._deferred_init:
+                raise AssertionError(f"Parameter '{self.name}' has not been initialized")
+            self._deferred_init = (*self._deferred_init[:3], data if isinstance(data, NDArray) else ndarray.array(data, dtype=self.dtype))
+            return
+        # A store that updates parameters itself would go on from the old value.
+        if self._trainer and self._trainer._kv_initialized and self._trainer._update_on_kvstore:
+            self._trainer._reset_kvstore()
+        with autograd.pause():
+            for array in self._check_and_get(self._data, list):
+                if array.stype == "default" and getattr(data, "stype", "default") == "default":
+                    array[:] = data
+                else:
+                    (data if isinstance(data, NDArray) else ndarray.array(data)).copyto(array)
+
+    # -- access -----------------------------------------------------------------------------------------------
+    def _check_and_get(self, arrays: Any, ctx: Any) -> Any:
+        if arrays is not None:
+            if ctx is list:
+                return arrays
+            if ctx is None:
+                if len(arrays) == 1:
+                    return arrays[0]
+                ctx = current_context()
+            place = self._places.get(_key(ctx))
+            if place is not None:
+                return arrays[place]
+            raise RuntimeError(f"Parameter '{self.name}' was not initialized on context {ctx}. It was only initialized on {self._ctx_list}.")
+        if self._deferred_init:
+            raise DeferredInitializationError(
+                f"Parameter '{self.name}' has not been initialized yet because initialization was deferred. Actual initialization "
+                "happens during the first forward pass. Please pass one batch of data through the network before accessing "
+                "Parameters. You can also avoid deferred initialization by specifying in_units, num_features, etc., for network "
+                "layers.")  # fmt: skip
+        raise RuntimeError(
+            f"Parameter '{self.name}' has not been initialized. Note that you should initialize parameters and create Trainer with "
+            "Block.collect_params() instead of Block.params because the later does not include Parameters of nested child Blocks")
+
+    def data(self, ctx: Context | None = None) -> NDArray:
+        """The array in a context."""
+        if self._stype != "default":
+            raise RuntimeError(f"Cannot return a copy of Parameter '{self.name}' on ctx {ctx} via data() because its storage type is "
+                               f"{self._stype}. Please use row_sparse_data() instead.")  # fmt: skip
+        return self._check_and_get(self._data, ctx)  # type: ignore[no-any-return]
+
+    def list_data(self) -> list[NDArray]:
+        """The arrays of all contexts."""
+        if self._stype != "default":
+            raise RuntimeError(f"Cannot return copies of Parameter '{self.name}' on all contexts via list_data() because its storage "
+                               f"type is {self._stype}. Please use row_sparse_data() instead.")  # fmt: skip
+        return self._check_and_get(self._data, list)  # type: ignore[no-any-return]
+
+    def _get_row_sparse(self, arrays: Any, ctx: Any, row_id: NDArray) -> Any:
+        if not isinstance(row_id, NDArray):
+            raise TypeError("Cannot get rows from Parameter with row_id of type " + str(type(row_id)))
+        if not self._trainer:
+            raise RuntimeError(f"Cannot get row_sparse data for Parameter '{self.name}' when no Trainer is created with it.")
+        results = self._check_and_get(arrays, ctx)
+        for r in results if isinstance(results, list) else [results]:
+            self._trainer._row_sparse_pull(self, r, row_id)
+        return results
+
+    def row_sparse_data(self, row_id: NDArray) -> NDArray:
+        """The array in the context of `row_id`, with these rows."""
+        if self._stype != "row_sparse":
+            raise RuntimeError(f"Cannot return a copy of Parameter {self.name} via row_sparse_data() because its storage type is "
+                               f"{self._stype}. Please use data() instead.")  # fmt: skip
+        return self._get_row_sparse(self._data, row_id.context, row_id)  # type: ignore[no-any-return]
+
+    def list_row_sparse_data(self, row_id: NDArray) -> list[NDArray]:
+        """The arrays of all contexts, with these rows."""
+        if self._stype != "row_sparse":
+            raise RuntimeError(f"Cannot return copies of Parameter '{self.name}' on all contexts via list_row_sparse_data() because its "
+                               f"storage type is {self._stype}. Please use data() instead.")  # fmt: skip
+        return self._get_row_sparse(self._data, list, row_id)  # type: ignore[no-any-return]
+
+    def _no_grad(self) -> None:
+        if self._data is not None and self._grad is None:
+            raise RuntimeError(f"Cannot get gradient array for Parameter '{self.name}' because grad_req='null'")
+
+    def grad(self, ctx: Context | None = None) -> NDArray:
+        """The gradient array in a context."""
+        self._no_grad()
+        return self._check_and_get(self._grad, ctx)  # type: ignore[no-any-return]
+
+    def list_grad(self) -> list[NDArray]:
+        """The gradient arrays of all contexts."""
+        self._no_grad()
+        return self._check_and_get(self._grad, list)  # type: ignore[no-any-return]
+
+    def list_ctx(self) -> list[Context]:
+        """The contexts that the parameter has arrays in."""
+        if self._data is None:
+            if self._deferred_init:
+                return self._deferred_init[1]  # type: ignore[no-any-return]
+            raise RuntimeError(f"Parameter '{self.name}' has not been initialized")
+        return self._ctx_list or []
+
+    def zero_grad(self) -> None:
+        """Set the gradients to zero."""
+        for g in self._grad or ():
+            g[:] = 0
+
+    def var(self) -> Symbol:
+        """The symbol of the parameter."""
+        if self._var is None:
+            self._var = symbol.var(self.name, shape=self._shape, dtype=self.dtype, lr_mult=self.lr_mult, wd_mult=self.wd_mult,
+                                   init=self.init, stype=self._stype)  # fmt: skip
+        return self._var
+
+    def cast(self, dtype: Any) -> None:
+        """Change the element type, of the arrays too when there are any."""
+        self._dtype = dtype
+        if self._data is None:
+            return
+        with autograd.pause():
+            self._data = [d.astype(dtype) for d in self._data]
+            for d, c in zip(self._data, self._ctx_list or ()):
+                d._ctx = c
+            if self._grad is None:
+                return
+            self._grad = [g.astype(dtype) for g in self._grad]
+            autograd.mark_variables(self._data, self._grad, self.grad_req)
+
+    def _reduce(self) -> NDArray:
+        """The mean over contexts, as it is saved."""
+        if self._stype != "default":
+            rows = ndarray.arange(0, self._shape[0], dtype="int64", ctx=self.list_ctx()[0])  # type: ignore[index]
+            if self._trainer:
+                self._trainer._row_sparse_pull(self, self._data[0], rows, full_idx=True)
+            return self._data[0].copyto(cpu())  # type: ignore[no-any-return]
+        block = self.list_data()
+        if len(block) == 1:
+            return block[0].copyto(cpu())
+        total = block[0]._data.astype(np.float32 if block[0]._data.dtype.kind != "f" else block[0]._data.dtype)
+        for other in block[1:]:
+            total = total + other._data
+        return ndarray.array(total / len(block), dtype=self.dtype)
+
+
+class Constant(Parameter):
+    """An array that belongs to a Block but is not trained.
+
+    >>> from diptych.mxnet import gluon
+    >>> c = gluon.Constant("const", [[1, 2], [3, 4]])
+    >>> c.initialize()
+    >>> c.data().asnumpy().sum().item(), c.grad_req
+    (10.0, 'null')
+    """
+
+    def __init__(self, name: str, value: Any) -> None:
+        if not isinstance(value, NDArray):
+            value = ndarray.array(value)
+        self.value = value
+
+        class Init(initializer.Initializer):
+            """Writes the value of the constant."""
+
+            def _init_weight(self, _: Any, arr: Any) -> None:
+                value.copyto(arr)
+
+        registered = f"Constant_{name}_{id(self)}"
+        initializer.alias(registered)(Init)
+        super().__init__(name, grad_req="null", shape=value.shape, dtype=value.dtype, init=registered)
+
+    def __repr__(self) -> str:
+        return f"Constant {self.name} (shape={self.shape}, dtype={self.dtype})"
+
+    @property
+    def grad_req(self) -> str:
+        """Always "null"."""
+        return "null"
+
+    @grad_req.setter
+    def grad_req(self, req: str) -> None:
+        if req != "null":
+            warnings.warn(f'Constant parameter "{self.name}" does not support grad_req other than "null", and new value "{req}" is '
+                          "ignored.", stacklevel=2)  # fmt: skip
