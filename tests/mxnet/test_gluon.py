@@ -229,3 +229,16 @@ def test_transforms_of_images():
         transforms.CropResize(7, 2, 3, 4)(picture)
     with pytest.raises(mx.MXNetError, match="positive"):
         transforms.Resize(-1)(picture)
+
+
+def test_summary_counts_layers_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.Dense(4, activation="relu"), mx.gluon.nn.BatchNorm(), mx.gluon.nn.Dense(2))
+    net.initialize()
+    net.summary(mx.nd.ones((3, 5)))
+    printed = capsys.readouterr().out
+    assert "Dense-2" in printed and "(3, 4)" in printed
+    assert "Trainable params: 42" in printed and "Non-trainable params: 8" in printed
+    net.hybridize()
+    with pytest.raises(AssertionError, match="hybridized"):
+        net.summary(mx.nd.ones((3, 5)))

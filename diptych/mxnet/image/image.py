@@ -189,7 +189,8 @@ def imrotate(src: NDArray, rotation_degrees: Any, zoom_in: bool = False, zoom_ou
         zoom = np.maximum(most_x / w, most_y / h) if zoom_out else np.minimum(w / most_x, h / most_y)
         grid = grid * zoom[:, None]
     out = nd.BilinearSampler(batch, wrap(np.ascontiguousarray(grid, np.float32)))
-    return out[0] if single else out
+    turned_back: NDArray = out[0] if single else out
+    return turned_back
 
 
 def random_rotate(src: NDArray, angle_limits: tuple[float, float], zoom_in: bool = False, zoom_out: bool = False) -> NDArray:

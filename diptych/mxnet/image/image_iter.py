@@ -76,7 +76,8 @@ class ImageIter(DataIter):
             assert self.seq is not None
             size = len(self.seq) // num_parts
             self.seq = self.seq[part_index * size : (part_index + 1) * size]
-        self.auglist = CreateAugmenter(self.data_shape, **kwargs) if aug_list is None else aug_list
+        c, rows, cols = self.data_shape
+        self.auglist = CreateAugmenter((c, rows, cols), **kwargs) if aug_list is None else aug_list
         if last_batch_handle not in ("pad", "discard", "roll_over"):
             raise ValueError(f"last_batch_handle={last_batch_handle!r}; use pad, discard or roll_over")
         self.last_batch_handle = last_batch_handle

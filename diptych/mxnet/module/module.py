@@ -154,7 +154,7 @@ class Module(BaseModule):
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs."""
-        return self._output_names
+        return list(self._output_names)
 
     def _bound(self) -> Any:
         if not self.binded:

@@ -91,9 +91,10 @@ class Program:
         """Make native code; a graph that the compiler does not take stays with its definition in NumPy."""
         self._tried = True
         from diptych.compiled import Compiled
+        from diptych.fingerprint import of_graph
         from diptych.options import Options
 
         try:
-            self._native = Compiled(self.graph, Options(threads=os.cpu_count() or 1), None).call
+            self._native = Compiled(lambda: self.graph, lambda g: None if g is None else of_graph(g), Options(threads=os.cpu_count() or 1), None).call
         except DiptychError:
             self._native = None

@@ -263,13 +263,14 @@ class FusedRNNCell(BaseRNNCell):
 
     def _layout(self, inputs: int) -> list[tuple[str, tuple[int, ...]]]:
         """Names and shapes of the parts of the vector."""
-        h, b, out = self._num_hidden, len(self._directions), []
+        h, b = self._num_hidden, len(self._directions)
+        out: list[tuple[str, tuple[int, ...]]] = []
         for kind in ("weight", "bias"):
             for layer in range(self._num_layers):
                 for side in self._directions:
                     for group, width in (("i2h", b * h if layer else inputs), ("h2h", h)):
                         for gate in self._gate_names:
-                            shape = (h, width) if kind == "weight" else (h,)
+                            shape: tuple[int, ...] = (h, width) if kind == "weight" else (h,)
                             out.append((f"{self._prefix}{side}{layer}_{group}{gate}_{kind}", shape))
         return out
 

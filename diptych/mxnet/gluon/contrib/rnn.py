@@ -34,7 +34,7 @@ class VariationalDropoutCell(ModifierCell):
             self._masks[what] = F.Dropout(F.ones_like(like), p=p)
         return self._masks[what]
 
-    def hybrid_forward(self, F: Any, inputs: Any, states: Any) -> Any:  # type: ignore[override]
+    def hybrid_forward(self, F: Any, inputs: Any, states: Any) -> Any:
         """One step."""
         if self.drop_states:
             states = [states[0] * self._mask(F, "states", self.drop_states, states[0]), *states[1:]]

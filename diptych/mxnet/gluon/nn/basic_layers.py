@@ -186,7 +186,7 @@ class HybridLambda(HybridBlock):
             if not hasattr(ndarray, function) or not hasattr(symbol, function):
                 raise AssertionError(f"Function name {function} is not found in symbol/ndarray.")
             self._func_name = function
-            self._func = lambda F, *args: getattr(F, function)(*args)
+            self._func: Any = lambda F, *args: getattr(F, function)(*args)
         elif callable(function):
             self._func, self._func_name = function, function.__name__
         else:

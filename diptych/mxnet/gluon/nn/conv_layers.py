@@ -87,7 +87,7 @@ def _checked(layout: str, known: tuple[str, ...], what: str) -> str:
     return layout
 
 
-def _conv(name: str, n: int, layouts: tuple[str, ...], transposed: bool) -> type[_Conv]:
+def _conv(name: str, n: int, layouts: tuple[str, ...], transposed: bool) -> Any:
     """The convolution of n axes."""
 
     if transposed:

@@ -42,7 +42,7 @@ class _Pooling(HybridBlock):
                 f"layout={k['layout']})")  # fmt: skip
 
 
-def _pool(name: str, n: int, layouts: tuple[str, ...], kind: str) -> type[_Pooling]:
+def _pool(name: str, n: int, layouts: tuple[str, ...], kind: str) -> Any:
     def size_of(pool_size: Any) -> tuple[int, ...]:
         size = spread(pool_size, n)
         if len(size) != n:
@@ -67,7 +67,7 @@ def _pool(name: str, n: int, layouts: tuple[str, ...], kind: str) -> type[_Pooli
                                     "__doc__": f"{what} value of each window over {n} axes of x, laid out as {layouts[0]}."})  # fmt: skip
 
 
-def _global(name: str, n: int, layouts: tuple[str, ...], kind: str) -> type[_Pooling]:
+def _global(name: str, n: int, layouts: tuple[str, ...], kind: str) -> Any:
     def init(self: Any, layout: str = layouts[0], **kwargs: Any) -> None:
         _Pooling.__init__(self, (1,) * n, None, 0, True, True, kind, _checked(layout, layouts, name), **kwargs)
 

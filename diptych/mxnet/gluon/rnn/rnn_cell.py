@@ -301,6 +301,6 @@ class HybridSequentialRNNCell(_Stack, HybridRecurrentCell):
     def __call__(self, inputs: Any, states: Any) -> Any:
         return HybridRecurrentCell.__call__(self, inputs, states)
 
-    def hybrid_forward(self, F: Any, inputs: Any, states: Any) -> Any:  # type: ignore[override]
+    def hybrid_forward(self, F: Any, inputs: Any, states: Any) -> Any:
         """One step."""
         return self._step(inputs, states)

@@ -96,7 +96,7 @@ class _RNNLayer(HybridBlock):
         """The same layers as a stack of cells that share the parameters."""
         if self._projection_size or self._clip:
             raise AssertionError("_unfuse does not support projection or clipped states")
-        make = {"rnn_relu": lambda **kw: RNNCell(self._hidden_size, activation="relu", **kw),
+        make: Any = {"rnn_relu": lambda **kw: RNNCell(self._hidden_size, activation="relu", **kw),
                 "rnn_tanh": lambda **kw: RNNCell(self._hidden_size, activation="tanh", **kw),
                 "lstm": lambda **kw: LSTMCell(self._hidden_size, **kw),
                 "gru": lambda **kw: GRUCell(self._hidden_size, **kw)}[self._mode]  # fmt: skip
@@ -124,7 +124,9 @@ class _RNNLayer(HybridBlock):
                 self._reg_params[f"{j}{i}_i2h_weight"].shape = (self._gates * self._hidden_size, ni)
             ni = (self._projection_size or self._hidden_size) * self._dir
 
-    def __call__(self, inputs: Any, states: Any = None, sequence_length: Any = None, **kwargs: Any) -> Any:
+    def __call__(  # type: ignore[override]  # the states are an argument by name, as in MXNet
+        self, inputs: Any, states: Any = None, sequence_length: Any = None, **kwargs: Any
+    ) -> Any:
         self.skip_states = states is None
         if states is None:
             if isinstance(inputs, NDArray):

@@ -20,11 +20,12 @@ def format_sequence(length: int | None, inputs: Any, layout: str, merge: bool | 
     if isinstance(inputs, tensor_types):
         F = symbol if isinstance(inputs, Symbol) else ndarray
         if F is ndarray:
+            assert not isinstance(inputs, Symbol)
             batch = inputs.shape[batch_axis]
             if length is not None and merge is False and length != inputs.shape[in_axis]:
                 raise AssertionError(f"a sequence of {inputs.shape[in_axis]} steps was given, {length} are to be unrolled")
         if merge is False:
-            steps = length if F is symbol else inputs.shape[in_axis]
+            steps = length if isinstance(inputs, Symbol) else inputs.shape[in_axis]
             parts = F.split(inputs, axis=in_axis, num_outputs=steps, squeeze_axis=1)
             inputs = list(parts) if isinstance(parts, (list, tuple, Symbol)) else [parts]
     else:
@@ -67,6 +68,7 @@ def begin_state_of(cell: Any, F: Any, begin_state: Any, inputs: Any, batch: int)
     if begin_state is not None:
         return begin_state
     if F is ndarray:
-        with (inputs if isinstance(inputs, tensor_types) else inputs[0]).context:
+        first: Any = inputs if isinstance(inputs, tensor_types) else inputs[0]
+        with first.context:
             return cell.begin_state(func=F.zeros, batch_size=batch)
     return cell.begin_state(func=F.zeros, batch_size=batch)

@@ -42,7 +42,7 @@ class Compose(Sequential):
 class _Transform(Block):
     """A transform of the values of one image, or of each of several."""
 
-    def forward(self, x: NDArray) -> NDArray:  # type: ignore[override]
+    def forward(self, x: NDArray) -> NDArray:
         """The image transformed."""
         array = x._data
         if array.ndim not in (3, 4):
@@ -64,7 +64,7 @@ class Cast(Block):
         super().__init__()
         self._dtype = dtype_name(dtype)
 
-    def forward(self, x: NDArray) -> NDArray:  # type: ignore[override]
+    def forward(self, x: NDArray) -> NDArray:
         """The image cast."""
         return x.astype(self._dtype)
 
@@ -143,7 +143,7 @@ class CenterCrop(Block):
         super().__init__()
         self._args = ((size, size) if isinstance(size, int) else tuple(size)), interpolation
 
-    def forward(self, x: NDArray) -> NDArray:  # type: ignore[override]
+    def forward(self, x: NDArray) -> NDArray:
         """The part."""
         return image.center_crop(x, *self._args)[0]
 
@@ -155,7 +155,7 @@ class RandomResizedCrop(Block):
         super().__init__()
         self._args = ((size, size) if isinstance(size, int) else tuple(size)), scale, ratio, interpolation
 
-    def forward(self, x: NDArray) -> NDArray:  # type: ignore[override]
+    def forward(self, x: NDArray) -> NDArray:
         """The part."""
         return image.random_size_crop(x, *self._args)[0]
 
@@ -247,9 +247,9 @@ class RandomApply(Sequential):
         super().__init__()
         self.transforms, self.p = transforms, p
 
-    def forward(self, x: NDArray) -> NDArray:  # type: ignore[override]
+    def forward(self, x: NDArray) -> NDArray:
         """The image, transformed or not."""
-        return self.transforms(x) if random.random() < self.p else x  # type: ignore[no-any-return]
+        return self.transforms(x) if random.random() < self.p else x
 
 
 class Rotate(Block):
@@ -259,7 +259,7 @@ class Rotate(Block):
         super().__init__()
         self._args = rotation_degrees, zoom_in, zoom_out
 
-    def forward(self, x: NDArray) -> NDArray:  # type: ignore[override]
+    def forward(self, x: NDArray) -> NDArray:
         """The image turned."""
         if x.dtype is not np.float32:
             raise TypeError("This transformation only supports float32. Consider calling it after ToTensor")
@@ -275,7 +275,7 @@ class RandomRotation(Block):
             raise ValueError("Probability of rotating the image should be between 0 and 1")
         self._args, self._probability = (tuple(angle_limits), zoom_in, zoom_out), rotate_with_proba
 
-    def forward(self, x: NDArray) -> NDArray:  # type: ignore[override]
+    def forward(self, x: NDArray) -> NDArray:
         """The image, turned or not."""
         if np.random.random() > self._probability:
             return x

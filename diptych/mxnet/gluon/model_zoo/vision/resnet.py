@@ -29,7 +29,7 @@ class _BlockV1(HybridBlock):
         self.body = nn.HybridSequential(prefix="")
         self.body.add(*self._layers(channels, stride, in_channels))
         if downsample:
-            self.downsample = nn.HybridSequential(prefix="")
+            self.downsample: Any = nn.HybridSequential(prefix="")
             self.downsample.add(nn.Conv2D(channels, kernel_size=1, strides=stride, use_bias=False, in_channels=in_channels),
                                 nn.BatchNorm())  # fmt: skip
         else:
@@ -119,6 +119,9 @@ class BottleneckV2(_BlockV2):
 
 class _ResNet(HybridBlock):
     """`features` and `output`; `thumbnail` has no stride at the beginning, for small images."""
+
+    features: Any
+    output: Any
 
     def _begin(self, channels: int, thumbnail: bool) -> None:
         if thumbnail:
