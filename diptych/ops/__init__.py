@@ -26,6 +26,7 @@ from diptych.ops.blocked import (
     BlockedConv,
     BlockedConvTranspose,
     BlockedMaxPool,
+    BlockedResize,
     PackChannels,
     UnpackChannels,
 )

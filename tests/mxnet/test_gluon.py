@@ -140,7 +140,7 @@ def test_missing_and_extra_parameters_are_errors(tmp_path):
 
 def test_parameter_before_its_shape_is_known():
     net = nn.Dense(2)
-    with pytest.raises(RuntimeError, match="has not been initialized"):
+    with pytest.raises(RuntimeError, match="was never initialized"):
         net.weight.data()
     net.initialize()
     with pytest.raises(gluon.DeferredInitializationError, match="forward pass"):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.mxnet import autograd, initializer, ndarray, symbol
-from diptych.mxnet.base import MXNetError, dtype_name
+from diptych.mxnet.base import dtype_name
 from diptych.mxnet.context import Context, cpu, current_context
+from diptych.mxnet.gluon.parameter_access import Access, DeferredInitializationError, device_of
 from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.tape import state
 
@@ -23,19 +24,10 @@ tensor_types = (symbol.Symbol, NDArray)
 _STYPES = ("default", "row_sparse", "csr")
 
 
-class DeferredInitializationError(MXNetError):
-    """The value of a parameter was asked for before its shape was known."""
-
-
 def _contexts(ctx: Any) -> list[Context]:
     if ctx is None:
         return [current_context()]
     return [ctx] if isinstance(ctx, Context) else list(ctx)
-
-
-def _key(ctx: Context) -> tuple[int, int]:
-    # All kinds of CPU memory are one device, as in MXNet, whose kinds of CPU memory have odd numbers.
-    return ctx.device_typeid & 1, ctx.device_id
 
 
 def known(shape: Any) -> bool:
@@ -48,7 +40,7 @@ def _type_of(x: Any) -> str:
     return dtype_name(x.dtype)
 
 
-class Parameter:
+class Parameter(Access):
     """A learnable array of a Block.
 
     >>> from diptych.mxnet import gluon
@@ -69,12 +61,12 @@ class Parameter:
                 raise AssertionError(f"{what} for Parameter '{name}' must be one of 'default', 'row_sparse', or 'csr', but got '{given}'")
         self.name = name
         self._var: Symbol | None = None
-        self._data: Any = None
-        self._grad: Any = None
-        self._ctx_list: list[Context] | None = None
-        self._places: dict[tuple[int, int], int] = {}
-        self._trainer: Any = None
-        self._deferred_init: Any = ()
+        self._data = None
+        self._grad = None
+        self._ctx_list = None
+        self._places = {}
+        self._trainer = None
+        self._deferred_init = ()
         self._differentiable = differentiable
         self._allow_deferred_init = allow_deferred_init
         self._grad_req: str | None = None
@@ -189,7 +181,7 @@ class Parameter:
 
     def _init_impl(self, data: NDArray, contexts: list[Context]) -> None:
         self._ctx_list = list(contexts)
-        self._places = {_key(c): i for i, c in enumerate(contexts)}
+        self._places = {device_of(c): i for i, c in enumerate(contexts)}
         self._data = [data.copyto(c) for c in contexts]
         self._init_grad()
 
@@ -275,94 +267,7 @@ class Parameter:
                 else:
                     (data if isinstance(data, NDArray) else ndarray.array(data)).copyto(array)
 
-    # -- access -----------------------------------------------------------------------------------------------
-    def _check_and_get(self, arrays: Any, ctx: Any) -> Any:
-        if arrays is not None:
-            if ctx is list:
-                return arrays
-            if ctx is None:
-                if len(arrays) == 1:
-                    return arrays[0]
-                ctx = current_context()
-            place = self._places.get(_key(ctx))
-            if place is not None:
-                return arrays[place]
-            raise RuntimeError(f"Parameter '{self.name}' was not initialized on context {ctx}. It was only initialized on {self._ctx_list}.")
-        if self._deferred_init:
-            raise DeferredInitializationError(
-                f"Parameter '{self.name}' has not been initialized yet because initialization was deferred. Actual initialization "
-                "happens during the first forward pass. Please pass one batch of data through the network before accessing "
-                "Parameters. You can also avoid deferred initialization by specifying in_units, num_features, etc., for network "
-                "layers.")  # fmt: skip
-        raise RuntimeError(
-            f"Parameter '{self.name}' has not been initialized. Note that you should initialize parameters and create Trainer with "
-            "Block.collect_params() instead of Block.params because the later does not include Parameters of nested child Blocks")
-
-    def data(self, ctx: Context | None = None) -> NDArray:
-        """The array in a context."""
-        if self._stype != "default":
-            raise RuntimeError(f"Cannot return a copy of Parameter '{self.name}' on ctx {ctx} via data() because its storage type is "
-                               f"{self._stype}. Please use row_sparse_data() instead.")  # fmt: skip
-        return self._check_and_get(self._data, ctx)  # type: ignore[no-any-return]
-
-    def list_data(self) -> list[NDArray]:
-        """The arrays of all contexts."""
-        if self._stype != "default":
-            raise RuntimeError(f"Cannot return copies of Parameter '{self.name}' on all contexts via list_data() because its storage "
-                               f"type is {self._stype}. Please use row_sparse_data() instead.")  # fmt: skip
-        return self._check_and_get(self._data, list)  # type: ignore[no-any-return]
-
-    def _get_row_sparse(self, arrays: Any, ctx: Any, row_id: NDArray) -> Any:
-        if not isinstance(row_id, NDArray):
-            raise TypeError("Cannot get rows from Parameter with row_id of type " + str(type(row_id)))
-        if not self._trainer:
-            raise RuntimeError(f"Cannot get row_sparse data for Parameter '{self.name}' when no Trainer is created with it.")
-        results = self._check_and_get(arrays, ctx)
-        for r in results if isinstance(results, list) else [results]:
-            self._trainer._row_sparse_pull(self, r, row_id)
-        return results
-
-    def row_sparse_data(self, row_id: NDArray) -> NDArray:
-        """The array in the context of `row_id`, with these rows."""
-        if self._stype != "row_sparse":
-            raise RuntimeError(f"Cannot return a copy of Parameter {self.name} via row_sparse_data() because its storage type is "
-                               f"{self._stype}. Please use data() instead.")  # fmt: skip
-        return self._get_row_sparse(self._data, row_id.context, row_id)  # type: ignore[no-any-return]
-
-    def list_row_sparse_data(self, row_id: NDArray) -> list[NDArray]:
-        """The arrays of all contexts, with these rows."""
-        if self._stype != "row_sparse":
-            raise RuntimeError(f"Cannot return copies of Parameter '{self.name}' on all contexts via list_row_sparse_data() because its "
-                               f"storage type is {self._stype}. Please use data() instead.")  # fmt: skip
-        return self._get_row_sparse(self._data, list, row_id)  # type: ignore[no-any-return]
-
-    def _no_grad(self) -> None:
-        if self._data is not None and self._grad is None:
-            raise RuntimeError(f"Cannot get gradient array for Parameter '{self.name}' because grad_req='null'")
-
-    def grad(self, ctx: Context | None = None) -> NDArray:
-        """The gradient array in a context."""
-        self._no_grad()
-        return self._check_and_get(self._grad, ctx)  # type: ignore[no-any-return]
-
-    def list_grad(self) -> list[NDArray]:
-        """The gradient arrays of all contexts."""
-        self._no_grad()
-        return self._check_and_get(self._grad, list)  # type: ignore[no-any-return]
-
-    def list_ctx(self) -> list[Context]:
-        """The contexts that the parameter has arrays in."""
-        if self._data is None:
-            if self._deferred_init:
-                return self._deferred_init[1]  # type: ignore[no-any-return]
-            raise RuntimeError(f"Parameter '{self.name}' has not been initialized")
-        return self._ctx_list or []
-
-    def zero_grad(self) -> None:
-        """Set the gradients to zero."""
-        for g in self._grad or ():
-            g[:] = 0
-
+    # -- the rest ---------------------------------------------------------------------------------------------
     def var(self) -> Symbol:
         """The symbol of the parameter."""
         if self._var is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from diptych.mxnet.context import Context, cpu
 from diptych.mxnet.initializer import InitDesc, Uniform
 from diptych.mxnet.io.base import DataDesc
 from diptych.mxnet.model import load_checkpoint
-from diptych.mxnet.module.base_module import BaseModule
 from diptych.mxnet.module.executor_group import DataParallelExecutorGroup, described
+from diptych.mxnet.module.module_parts import ModuleParts
 from diptych.mxnet.ndarray.sparse import zeros
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def chosen_store(given: Any, devices: int, arg_params: dict[str, NDArray]) -> tu
     return store, not big and store.is_capable("optimizer")
 
 
-class Module(BaseModule):
+class Module(ModuleParts):
     """A symbol that is bound to batches of certain shapes, trained and used.
 
     Args:
@@ -112,71 +111,6 @@ class Module(BaseModule):
         if load_optimizer_states:
             made._preload_opt_states = f"{prefix}-{epoch:04d}.states"
         return made
-
-    def save_checkpoint(self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True) -> None:
-        """Write symbol, parameters and (if asked for) the states of the optimizer."""
-        self._symbol.save(f"{prefix}-symbol.json", remove_amp_cast=remove_amp_cast)
-        name = f"{prefix}-{epoch:04d}.params"
-        self.save_params(name)
-        logging.info('Saved checkpoint to "%s"', name)
-        if save_optimizer_states:
-            states = f"{prefix}-{epoch:04d}.states"
-            self.save_optimizer_states(states)
-            logging.info('Saved optimizer state to "%s"', states)
-
-    def save_optimizer_states(self, fname: str) -> None:
-        """Write the states of the optimizer."""
-        self._ready(optimizer=True)
-        if self._update_on_kvstore:
-            self._kvstore.save_optimizer_states(fname)
-        else:
-            Path(fname).write_bytes(self._updater.get_states())
-
-    def load_optimizer_states(self, fname: str) -> None:
-        """Read the states of the optimizer."""
-        self._ready(optimizer=True)
-        if self._update_on_kvstore:
-            self._kvstore.load_optimizer_states(fname)
-        else:
-            self._updater.set_states(Path(fname).read_bytes())
-
-    # -- what it is -------------------------------------------------------------------------------------------
-    @property
-    def data_names(self) -> list[str]:
-        """Names of the data."""
-        return self._data_names
-
-    @property
-    def label_names(self) -> list[str]:
-        """Names of the labels."""
-        return self._label_names
-
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the outputs."""
-        return list(self._output_names)
-
-    def _bound(self) -> Any:
-        if not self.binded:
-            raise AssertionError("the module is not bound; call bind first")
-        return self._exec_group
-
-    @property
-    def data_shapes(self) -> Any:
-        """Descriptions of the data it is bound for."""
-        self._bound()
-        return self._data_shapes
-
-    @property
-    def label_shapes(self) -> Any:
-        """Descriptions of the labels it is bound for."""
-        self._bound()
-        return self._label_shapes
-
-    @property
-    def output_shapes(self) -> Any:
-        """Names and shapes of the outputs."""
-        return self._bound().get_output_shapes()
 
     # -- parameters -------------------------------------------------------------------------------------------
     def get_params(self) -> tuple[dict[str, NDArray], dict[str, NDArray]]:

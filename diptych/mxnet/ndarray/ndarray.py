@@ -42,7 +42,7 @@ class NDArray(Arithmetic, Fluent, Taped):
 
     >>> from diptych.mxnet import nd
     >>> x = nd.array([[1, 2], [3, 4]])
-    >>> (x + 1).sum().asscalar(), x[1].shape, x.dtype.__name__
+    >>> (x + 1).sum().asscalar().item(), x[1].shape, x.dtype.__name__
     (14.0, (2,), 'float32')
     """
 

@@ -153,14 +153,16 @@ for _name, _op, _f in (("sum", "_np_sum", False), ("prod", "_np_prod", False), (
 globals()["amax"], globals()["amin"] = globals()["max"], globals()["min"]
 
 
-def _truth(op: str) -> Any:
+def _truth(op: str, doc: str) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, keepdims: bool = False) -> Any:
         return operator(op, a, out=out, axis=axis, keepdims=keepdims)
 
+    call.__doc__ = doc
     return call
 
 
-any, all = _truth("_np_any"), _truth("_np_all")
+any = _truth("_np_any", "Whether any element is not zero.")
+all = _truth("_np_all", "Whether no element is zero.")
 
 
 def argmax(a: Any, axis: int | None = None, out: Any = None) -> Any:
