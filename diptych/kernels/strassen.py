@@ -103,18 +103,6 @@ def make_strassen(params: StrassenParams, operands: Sequence[Operand], target_la
     return Kernel("strassen", params, tuple(operands), 1, p.work, cost, scratch)
 
 
-class _Tile(RegisterTile):
-    """A register tile that, while it multiplies, has other weights brought into L2, a cache line per element of depth."""
-
-    def accumulate_ahead(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, w_panel: int, ahead: ir.Value) -> None:
-        fn, unroll = self.fn, 4 if self.fn.target.vector_bytes < 64 else 1
-        with fn.loop(0, depth, unroll, name="k") as k:
-            line = fn.at(ahead, fn.imul(k, PANEL))
-            for u in range(unroll):
-                fn.prefetch(fn.at(line, u * PANEL), 2)
-            self._update([fn.at(x, k) for x in xs], fn.at(w, fn.imul(k, PANEL)), unroll, 1, w_panel)
-
-
 class _Emitter:
     """Writes one product; holds what its parts share."""
 
@@ -190,7 +178,7 @@ class _Emitter:
             ws = fn.at(w, fn.imul(stretch, len(PRODUCTS) * pairs * p.half * PANEL))
             seen: set[str] = set()
             for j, (source, _, results) in enumerate(PRODUCTS):
-                tile = _Tile(fn, width, pairs)
+                tile = RegisterTile(fn, width, pairs)
                 if source == "A11":
                     base = fn.at(own, fn.imul(stretch, 2 * p.half))
                     xs = [fn.at(base, i * 2 * x.strides[1]) for i in range(width)]
@@ -201,7 +189,7 @@ class _Emitter:
                 if j < fetching:
                     part = fn.iadd(fn.imul(fn.iadd(fn.imul(number, p.per_pass), fn.isub(stretch, first)), fetching), j)
                     ahead = fn.at(w, fn.iadd(behind, fn.imul(part, p.half * PANEL)))
-                    tile.accumulate_ahead(xs, wj, p.half, p.half * PANEL, ahead)
+                    tile.accumulate(xs, wj, p.half, 1, p.half * PANEL, [ahead], locality=2)
                 else:
                     tile.accumulate(xs, wj, p.half, 1, p.half * PANEL)
                 for result, sign in results.items():

@@ -35,11 +35,12 @@ class RegisterTile:
         ]
 
     def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, x_k: int, w_panel: int,
-                   ahead: Sequence[ir.Value] = (), ahead_step: int = PANEL) -> None:  # fmt: skip
+                   ahead: Sequence[ir.Value] = (), ahead_step: int = PANEL, locality: int = 3) -> None:  # fmt: skip
         """`depth` rank-1 updates: pixel i reads xs[i][k * x_k], panel q reads 16 weights at w[q * w_panel + 16 k].
 
-        Update k also fetches the `ahead_step` floats at k * ahead_step of each of `ahead`, which later tiles will read: so that weights
-        come from memory while there is arithmetic to do, not all at once when their turn has come.
+        Update k also fetches the `ahead_step` floats at k * ahead_step of each of `ahead`, which later tiles will read: so
+        that weights come from memory while there is arithmetic to do, not all at once when their turn has come. They
+        come into L1, or with `locality` 2 into L2.
         """
         fn, unroll = self.fn, _UNROLL.get(self.fn.target.vector_bytes, 4)
         whole = depth - depth % unroll
@@ -50,7 +51,7 @@ class RegisterTile:
             step = fn.imul(k, x_k)
             for later in ahead:
                 for i in range(0, unroll * ahead_step, min(ahead_step, PANEL)):
-                    fn.prefetch(fn.at(later, fn.iadd(fn.imul(k, ahead_step), i)))
+                    fn.prefetch(fn.at(later, fn.iadd(fn.imul(k, ahead_step), i)), locality)
             self._update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), unroll, x_k, w_panel)
         if whole < depth:
             self._update([fn.at(x, whole * x_k) for x in xs], fn.at(w, whole * PANEL), depth - whole, x_k, w_panel)

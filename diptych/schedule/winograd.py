@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
@@ -101,7 +101,7 @@ def candidates(batch: int, rows: int, cols: int, channels: int, panels: int, tar
                 for fused in (True, False):
                     for panel_outer in (False,) if fused else (False, True):
                         s = WinogradSchedule(g, group, tiles, fused, panel_outer, 0.0)
-                        found.append(WinogradSchedule(g, group, tiles, fused, panel_outer, _cycles(s, panels, target, threads)))
+                        found.append(replace(s, cycles=_cycles(s, panels, target, threads)))
     return tuple(found)
 
 
