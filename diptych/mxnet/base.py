@@ -16,14 +16,18 @@ class MXNetError(RuntimeError):
     """Every error of the MXNet API: a bad argument, shapes that do not fit, something that is not supported."""
 
 
-class NotImplementedForSymbol(MXNetError):
-    """A method of NDArray that a Symbol cannot have."""
+class _MissingMethod(MXNetError):
+    """A function that some kind of operand lacks, and what it was called with."""
 
     def __init__(self, function: Any, alias: str | None = None, *args: Any) -> None:
         super().__init__()
         self.function = getattr(function, "__name__", str(function))
         self.alias = alias
         self.args = tuple(str(type(a)) for a in args)
+
+
+class NotImplementedForSymbol(_MissingMethod):
+    """A method of NDArray that a Symbol cannot have."""
 
     def __str__(self) -> str:
         message = f"Function {self.function}"
@@ -34,14 +38,8 @@ class NotImplementedForSymbol(MXNetError):
         return message + " is not implemented for Symbol and only available in NDArray."
 
 
-class NotSupportedForSparseNDArray(MXNetError):
+class NotSupportedForSparseNDArray(_MissingMethod):
     """A method of NDArray that sparse arrays lack."""
-
-    def __init__(self, function: Any, alias: str | None = None, *args: Any) -> None:
-        super().__init__()
-        self.function = getattr(function, "__name__", str(function))
-        self.alias = alias
-        self.args = tuple(str(type(a)) for a in args)
 
     def __str__(self) -> str:
         return f"Function {self.function} is not supported for SparseNDArray"

@@ -75,3 +75,11 @@ def test_lenet_trains_to_the_losses_of_mxnet(tmp_path: Path) -> None:
     a, b = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("ours", "real"))
     np.testing.assert_allclose(a["losses"], b["losses"], rtol=1e-3)
     assert a["losses"][-1] < 0.05 and a["accuracy"] == pytest.approx(b["accuracy"], abs=0.01)
+
+
+@pytest.mark.parametrize("option", [{"inter_method": 0}, {"seed_aug": 0}, {"path_imglist": "list.lst"}, {"rotate": 10}])
+def test_record_iterator_refuses_what_it_would_not_do(option: dict[str, object]) -> None:
+    import diptych.mxnet as mx
+
+    with pytest.raises(mx.MXNetError, match=next(iter(option))):
+        mx.io.ImageRecordIter("none.rec", (3, 8, 8), 1, **option)

@@ -23,9 +23,10 @@ from diptych.mxnet.recordio import MXRecordIO, unpack
 
 __all__ = ["ImageRecordIter", "ImageRecordIter_v1", "ImageRecordUInt8Iter"]
 
-# Options of libmxnet that say how the work is done, or that change nothing at their usual values.
-_IGNORED = {"preprocess_threads", "prefetch_buffer", "verbose", "ctx", "device_id", "dtype_policy", "path_imglist", "path_imgidx",
-            "shuffle_chunk_size", "shuffle_chunk_seed", "seed_aug", "inter_method"}  # fmt: skip
+# Options of libmxnet that only say how the work is done.
+_IGNORED = {"preprocess_threads", "prefetch_buffer", "verbose", "ctx", "device_id", "dtype_policy", "path_imgidx",
+            "shuffle_chunk_size", "shuffle_chunk_seed"}  # fmt: skip
+_BILINEAR = 1  # the one `inter_method`
 
 
 class ImageRecordIter(MXDataIter):
@@ -36,7 +37,8 @@ class ImageRecordIter(MXDataIter):
         resize: length of the shorter side first. rand_crop, rand_mirror, random_resized_crop, min_random_area,
             max_random_area, min_aspect_ratio, max_aspect_ratio: augmentation. mean_r/g/b, std_r/g/b, scale: normalisation.
         shuffle, seed: order; round_batch: the last batch is filled up from the first images; num_parts, part_index: a share.
-    Other augmentations of libmxnet (rotation, shear, HSL, PCA noise) are errors.
+    Other augmentations of libmxnet (rotation, shear, HSL, PCA noise), its image lists, its seed of augmentation and
+    resizing by another method than the bilinear are errors.
     """
 
     _dtype: Any = np.float32
@@ -50,6 +52,11 @@ class ImageRecordIter(MXDataIter):
                  label_name: str = "softmax_label", dtype: Any = None, **kwargs: Any) -> None:  # fmt: skip
         super().__init__(int(batch_size))
         used = {k: v for k, v in kwargs.items() if k not in _IGNORED and v not in (0, False, None, -1, "")}
+        used.pop("inter_method", None)
+        if kwargs.get("inter_method", _BILINEAR) != _BILINEAR:
+            used["inter_method"] = kwargs["inter_method"]
+        if kwargs.get("seed_aug") is not None:
+            used["seed_aug"] = kwargs["seed_aug"]
         if used:
             raise MXNetError(f"ImageRecordIter does not support {', '.join(sorted(used))}; use mx.image.ImageIter with augmenters")
         reader = MXRecordIO(path_imgrec, "r")

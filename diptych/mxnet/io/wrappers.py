@@ -10,7 +10,29 @@ from diptych.mxnet.io.base import DataBatch, DataDesc, DataIter
 __all__ = ["PrefetchingIter", "ResizeIter"]
 
 
-class ResizeIter(DataIter):
+class _Current(DataIter):
+    """An iterator that keeps the batch it stands on."""
+
+    current_batch: Any
+
+    def getdata(self) -> Any:
+        """The data of the batch."""
+        return self.current_batch.data
+
+    def getlabel(self) -> Any:
+        """The labels of the batch."""
+        return self.current_batch.label
+
+    def getindex(self) -> Any:
+        """The positions of its samples."""
+        return self.current_batch.index
+
+    def getpad(self) -> Any:
+        """How many samples only fill the batch up."""
+        return self.current_batch.pad
+
+
+class ResizeIter(_Current):
     """Epochs of `size` batches; reset_internal: `reset` starts the inner iterator again too."""
 
     def __init__(self, data_iter: DataIter, size: int, reset_internal: bool = True) -> None:
@@ -43,22 +65,6 @@ class ResizeIter(DataIter):
         self.cur += 1
         return True
 
-    def getdata(self) -> Any:
-        """The data of the batch."""
-        return self.current_batch.data
-
-    def getlabel(self) -> Any:
-        """The labels of the batch."""
-        return self.current_batch.label
-
-    def getindex(self) -> Any:
-        """The positions of its samples."""
-        return self.current_batch.index
-
-    def getpad(self) -> Any:
-        """How many samples only fill the batch up."""
-        return self.current_batch.pad
-
 
 def _read(iterator: Any) -> DataBatch | None:
     try:
@@ -68,7 +74,7 @@ def _read(iterator: Any) -> DataBatch | None:
     return found
 
 
-class PrefetchingIter(DataIter):
+class PrefetchingIter(_Current):
     """One or several iterators side by side, each one batch ahead in a thread of its own."""
 
     def __init__(self, iters: Any, rename_data: list[dict[str, str]] | None = None,
@@ -135,19 +141,3 @@ class PrefetchingIter(DataIter):
             raise StopIteration
         batch: DataBatch = self.current_batch
         return batch
-
-    def getdata(self) -> Any:
-        """The data of the batch."""
-        return self.current_batch.data
-
-    def getlabel(self) -> Any:
-        """The labels of the batch."""
-        return self.current_batch.label
-
-    def getindex(self) -> Any:
-        """The positions of its samples."""
-        return self.current_batch.index
-
-    def getpad(self) -> Any:
-        """How many samples only fill the batch up."""
-        return self.current_batch.pad

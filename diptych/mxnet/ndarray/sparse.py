@@ -216,51 +216,54 @@ def _parts(arg1: Any) -> bool:
     return isinstance(arg1, tuple) and not all(isinstance(a, (int, np.integer)) for a in arg1)
 
 
+def _kind(values: Any, dtype: Any) -> Any:
+    """The element type asked for, else that of an array, else float32."""
+    return dtype or (_plain(values).dtype if isinstance(values, (NDArray, np.ndarray)) else mx_real_t)
+
+
+def _made(dense: np.ndarray[Any, Any], shape: Any, cls: Any, ctx: Any) -> NDArray:
+    """The sparse array of these values, which must have the shape asked for."""
+    if shape is not None and tuple(shape) != dense.shape:
+        raise ValueError(f"Dimension mismatch: shape {tuple(shape)} was asked for, the values have {dense.shape}")
+    made: NDArray = labelled(dense, cls)
+    made._ctx = context_for_new(ctx)
+    return made
+
+
 def csr_matrix(arg1: Any, shape: Any = None, ctx: Any = None, dtype: Any = None) -> NDArray:
     """A CSR matrix from (data, indices, indptr), (data, (row, column)), a shape, or dense values."""
     if _parts(arg1) and len(arg1) == 3:
         data, indices, indptr = (_plain(a) for a in arg1)
         columns = int(indices.max()) + 1 if len(indices) else 0
         shape = shape or (len(indptr) - 1, columns)
-        out = np.zeros(shape, dtype or data.dtype if isinstance(arg1[0], (NDArray, np.ndarray)) else dtype or mx_real_t)
+        out = np.zeros(shape, _kind(arg1[0], dtype))
         out[np.repeat(np.arange(shape[0]), np.diff(indptr.astype(np.int64))), indices.astype(np.int64)] = data
     elif _parts(arg1) and len(arg1) == 2:
         data, (row, column) = _plain(arg1[0]), (_plain(a).astype(np.int64) for a in arg1[1])
         shape = shape or (int(row.max()) + 1, int(column.max()) + 1)
-        out = np.zeros(shape, dtype or data.dtype if isinstance(arg1[0], (NDArray, np.ndarray)) else dtype or mx_real_t)
+        out = np.zeros(shape, _kind(arg1[0], dtype))
         np.add.at(out, (row, column), data)
     elif isinstance(arg1, tuple):
         out = np.zeros(arg1, dtype or mx_real_t)
     elif type(arg1).__module__.startswith("scipy.sparse"):
         out = np.asarray(arg1.todense()).astype(dtype or arg1.dtype)
     else:
-        values = _plain(arg1)
-        out = np.array(values, dtype or (values.dtype if isinstance(arg1, (NDArray, np.ndarray)) else mx_real_t))
-    if shape is not None and tuple(shape) != out.shape:
-        raise ValueError(f"Dimension mismatch: shape {tuple(shape)} was asked for, the values have {out.shape}")
-    made = labelled(out, CSRNDArray)
-    made._ctx = context_for_new(ctx)
-    return made
+        out = np.array(_plain(arg1), _kind(arg1, dtype))
+    return _made(out, shape, CSRNDArray, ctx)
 
 
 def row_sparse_array(arg1: Any, shape: Any = None, ctx: Any = None, dtype: Any = None) -> NDArray:
     """A row-sparse array from (data, indices), a shape, or dense values."""
     if _parts(arg1) and len(arg1) == 2:
         data, indices = _plain(arg1[0]), _plain(arg1[1]).astype(np.int64)
-        kind = dtype or (data.dtype if isinstance(arg1[0], (NDArray, np.ndarray)) else mx_real_t)
         shape = shape or (int(indices.max()) + 1 if len(indices) else 0, *data.shape[1:])
-        out = np.zeros(shape, kind)
+        out = np.zeros(shape, _kind(arg1[0], dtype))
         out[indices] = data
     elif isinstance(arg1, tuple):
         out = np.zeros(arg1, dtype or mx_real_t)
     else:
-        values = _plain(arg1)
-        out = np.array(values, dtype or (values.dtype if isinstance(arg1, (NDArray, np.ndarray)) else mx_real_t))
-    if shape is not None and tuple(shape) != out.shape:
-        raise ValueError(f"Dimension mismatch: shape {tuple(shape)} was asked for, the values have {out.shape}")
-    made = labelled(out, RowSparseNDArray)
-    made._ctx = context_for_new(ctx)
-    return made
+        out = np.array(_plain(arg1), _kind(arg1, dtype))
+    return _made(out, shape, RowSparseNDArray, ctx)
 
 
 def from_value(value: RowSparse | Csr) -> NDArray:

@@ -164,10 +164,8 @@ class RNNCell(_GatedCell):
         return out, [out]
 
 
-class LSTMCell(_GatedCell):
-    """The long short-term memory; gates in the order in, forget, candidate, out."""
-
-    _gates, _kind = 4, "lstm"
+class _TwoActivations(_GatedCell):
+    """A cell with one activation for its gates and one for its content."""
 
     def __init__(self, hidden_size: int, i2h_weight_initializer: Any = None, h2h_weight_initializer: Any = None,
                  i2h_bias_initializer: Any = "zeros", h2h_bias_initializer: Any = "zeros", input_size: int = 0,
@@ -176,6 +174,12 @@ class LSTMCell(_GatedCell):
         super().__init__(prefix=prefix, params=params)
         self._inner, self._gate = activation, recurrent_activation
         self._make(hidden_size, input_size, i2h_weight_initializer, h2h_weight_initializer, i2h_bias_initializer, h2h_bias_initializer)
+
+
+class LSTMCell(_TwoActivations):
+    """The long short-term memory; gates in the order in, forget, candidate, out."""
+
+    _gates, _kind = 4, "lstm"
 
     def state_info(self, batch_size: int = 0) -> list[dict[str, Any]]:
         """Shape and layout of h and c."""
@@ -195,18 +199,10 @@ class LSTMCell(_GatedCell):
         return new_h, [new_h, new_c]
 
 
-class GRUCell(_GatedCell):
+class GRUCell(_TwoActivations):
     """The gated recurrent unit, with the reset gate after the product (as cuDNN has it)."""
 
     _gates, _kind = 3, "gru"
-
-    def __init__(self, hidden_size: int, i2h_weight_initializer: Any = None, h2h_weight_initializer: Any = None,
-                 i2h_bias_initializer: Any = "zeros", h2h_bias_initializer: Any = "zeros", input_size: int = 0,
-                 prefix: str | None = None, params: Any = None, activation: Any = "tanh",
-                 recurrent_activation: Any = "sigmoid") -> None:  # fmt: skip
-        super().__init__(prefix=prefix, params=params)
-        self._inner, self._gate = activation, recurrent_activation
-        self._make(hidden_size, input_size, i2h_weight_initializer, h2h_weight_initializer, i2h_bias_initializer, h2h_bias_initializer)
 
     def hybrid_forward(self, F: Any, inputs: Any, states: Any, **p: Any) -> Any:  # type: ignore[override]
         """One step."""

@@ -123,6 +123,21 @@ class _ResNet(HybridBlock):
     features: Any
     output: Any
 
+    def __init__(self, block: Any, layers: list[int], channels: list[int], classes: int = 1000, thumbnail: bool = False,
+                 **kwargs: Any) -> None:  # fmt: skip
+        super().__init__(**kwargs)
+        if len(layers) != len(channels) - 1:
+            raise AssertionError("one extent of channels more than layers")
+        with self.name_scope():
+            self.features = nn.HybridSequential(prefix="")
+            self._begin(channels[0], thumbnail)
+            self._stages(block, layers, channels)
+            self._end()
+            self.output = nn.Dense(classes, in_units=channels[-1])
+
+    def _end(self) -> None:
+        raise NotImplementedError
+
     def _begin(self, channels: int, thumbnail: bool) -> None:
         if thumbnail:
             self.features.add(_conv3x3(channels, 1, 0))
@@ -147,34 +162,19 @@ class _ResNet(HybridBlock):
 class ResNetV1(_ResNet):
     """A residual network of version 1."""
 
-    def __init__(self, block: Any, layers: list[int], channels: list[int], classes: int = 1000, thumbnail: bool = False,
-                 **kwargs: Any) -> None:  # fmt: skip
-        super().__init__(**kwargs)
-        if len(layers) != len(channels) - 1:
-            raise AssertionError("one extent of channels more than layers")
-        with self.name_scope():
-            self.features = nn.HybridSequential(prefix="")
-            self._begin(channels[0], thumbnail)
-            self._stages(block, layers, channels)
-            self.features.add(nn.GlobalAvgPool2D())
-            self.output = nn.Dense(classes, in_units=channels[-1])
+    def _end(self) -> None:
+        self.features.add(nn.GlobalAvgPool2D())
 
 
 class ResNetV2(_ResNet):
     """A residual network of version 2."""
 
-    def __init__(self, block: Any, layers: list[int], channels: list[int], classes: int = 1000, thumbnail: bool = False,
-                 **kwargs: Any) -> None:  # fmt: skip
-        super().__init__(**kwargs)
-        if len(layers) != len(channels) - 1:
-            raise AssertionError("one extent of channels more than layers")
-        with self.name_scope():
-            self.features = nn.HybridSequential(prefix="")
-            self.features.add(nn.BatchNorm(scale=False, center=False))
-            self._begin(channels[0], thumbnail)
-            self._stages(block, layers, channels)
-            self.features.add(nn.BatchNorm(), nn.Activation("relu"), nn.GlobalAvgPool2D(), nn.Flatten())
-            self.output = nn.Dense(classes, in_units=channels[-1])
+    def _begin(self, channels: int, thumbnail: bool) -> None:
+        self.features.add(nn.BatchNorm(scale=False, center=False))
+        super()._begin(channels, thumbnail)
+
+    def _end(self) -> None:
+        self.features.add(nn.BatchNorm(), nn.Activation("relu"), nn.GlobalAvgPool2D(), nn.Flatten())
 
 
 _BASIC, _WIDE = [64, 64, 128, 256, 512], [64, 256, 512, 1024, 2048]
