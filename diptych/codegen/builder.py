@@ -239,10 +239,17 @@ class Fn:
             v = self.b.zext(v, memory_type("bool", value.lanes))
         self.b.store(v, pointer, align=itemsize(value.dtype))
 
-    def prefetch(self, pointer: ir.Value, locality: int = 3) -> None:
-        """Ask for the cache line at an address (which need not be valid): locality 3 into L1, 2 into L2."""
-        args = [pointer, *(ir.Constant(I32, i) for i in (0, locality, 1))]
+    def prefetch(self, pointer: ir.Value, locality: int = 3, write: bool = False) -> None:
+        """Ask for the cache line at an address (which need not be valid), to read or to `write` it: locality 3 into L1,
+        2 into L2."""
+        args = [pointer, *(ir.Constant(I32, i) for i in (int(write), locality, 1))]
         self.intrinsic("llvm.prefetch.p0", VOID, args)
+
+    def forget(self, pointer: ir.Value) -> None:
+        """Let LLVM take nothing for known of what lies behind an address: it is loaded again, not held in registers that
+        spill. No instruction comes of it."""
+        kind = ir.FunctionType(VOID, [PTR])
+        self.b.asm(kind, "", "r,~{memory}", [pointer], side_effect=True)
 
     # -- values -----------------------------------------------------------------------------------------------
     def const(self, x: float | int | bool, dtype: str = "f32", lanes: int = 1) -> Val:

@@ -4,7 +4,8 @@ Rows are taken in neighbouring pairs (2 i, 2 i + 1), panels of 16 columns in nei
 of stretches. With A the rows and B the weights, the products and where they go are those of `PRODUCTS`: Strassen's own,
 not Winograd's with fewer additions, because the additions are cheap here and its rounding errors are a third larger.
 The sums of quarters of A come from `strassen_rows`, those of B are made when the weights are packed; the four results of
-a register tile gather in L1, so the scheme costs a few vector operations per tile and no pass over memory.
+a register tile are put together on their way out of the registers, from products that wait in L1: the scheme costs a
+few vector operations per tile and no pass over memory.
 Source: V. Strassen, "Gaussian elimination is not optimal", Numerische Mathematik 13 (1969).
 """
 
@@ -19,19 +20,19 @@ from diptych.codegen.builder import I32, VOID, Val, register_type
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel
 from diptych.kernels.base import emits, evaluate
+from diptych.kernels.nest import expr_cost
 from diptych.kernels.tile import PANEL, RegisterTile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from diptych.codegen.builder import Fn
+    from diptych.codegen.builder import Fn, Index
     from diptych.ir.kernel import Expr, Operand
 
-__all__ = ["PRODUCTS", "SLOTS", "StrassenParams", "make_strassen"]
+__all__ = ["PRODUCTS", "StrassenParams", "make_strassen"]
 
-# What `strassen_rows` makes, in this order. (A22 is there because it is scaled, see there.)
-SLOTS = ("A11+A22", "A21+A22", "A22", "A11+A12", "A21-A11", "A12-A22")
-# In the order in which they are made and their weights packed: rows, weights, and the results they are added to.
+# In the order in which they are made and their weights packed: rows (made by `strassen_rows`), weights, and the results
+# they are added to.
 PRODUCTS = (
     ("A11+A22", "B11+B22", {"C11": 1, "C22": 1}),
     ("A21+A22", "B11", {"C21": 1, "C22": -1}),
@@ -43,10 +44,19 @@ PRODUCTS = (
 )
 
 
+def _completes() -> dict[int, tuple[str, dict[int, int]]]:
+    """By its last product: a result, and the signs of the products before it."""
+    last = {r: max(j for j, (_, _, to) in enumerate(PRODUCTS) if r in to) for r in ("C11", "C12", "C21", "C22")}
+    return {j: (r, {k: to[r] for k, (_, _, to) in enumerate(PRODUCTS[:j]) if r in to}) for r, j in last.items()}
+
+
+COMPLETES = _completes()
+
+
 @dataclass(frozen=True, slots=True)
 class StrassenParams:
-    """Operands: x[batch, rows, K], its sums [batch, 6, pairs, K/2], weights, inverse row scales [batch, pairs] and
-    column scales [n] (as the flags say), epilogue operands, out[batch, rows, n]; the last axis of x and out is dense."""
+    """Operands: the rows' sums [batch, stretches, pairs, 7, half], weights, inverse row scales [batch, pairs] and column
+    scales [n] (as the flags say), epilogue operands, out[batch, rows, n] with a dense last axis."""
 
     batch: int
     rows: int
@@ -99,8 +109,27 @@ def make_strassen(params: StrassenParams, operands: Sequence[Operand], target_la
     """The kernel; operands as StrassenParams has them."""
     p = params
     cost = 1.75 * p.batch * p.rows * p.n * p.depth / (7.5 * target_lanes / 2)
-    scratch = 4 * 4 * max(w for w, _ in p.tiles) * p.pairs_per_tile * PANEL
+    areas = len(PRODUCTS) + 4 * _is_long(p.epilogue)
+    scratch = 4 * areas * max(w for w, _ in p.tiles) * p.pairs_per_tile * PANEL
     return Kernel("strassen", params, tuple(operands), 1, p.work, cost, scratch)
+
+
+def _is_long(epilogue: Expr) -> bool:
+    """Whether an epilogue is too long to be written out for every vector of a register tile."""
+    return expr_cost(epilogue) > 12
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """Where a register tile lies: its first pair of rows, first column, and the first stretch of the pass."""
+
+    batch: ir.Value
+    pair: ir.Value
+    width: int  # pairs of rows
+    pairs: int  # of panels
+    column: ir.Value
+    tail: bool  # the group is the last, cut-off one
+    first: ir.Value
 
 
 class _Emitter:
@@ -113,11 +142,12 @@ class _Emitter:
         self.vectors = PANEL // self.lanes
         self.pointers = [fn.args[f"p{i}"] for i in range(len(kernel.operands))]
         p = self.p
-        at = 3
+        at = 2
         self.row_scales = self.pointers[at] if p.scaled_rows else None
         at += p.scaled_rows
         self.column_scales = self.pointers[at] if p.scaled_columns else None
         self.first_side = at + p.scaled_columns
+        self.heavy = _is_long(p.epilogue)
 
     # -- the loop nest over work items ----------------------------------------------------------------------------
     def emit(self) -> None:
@@ -146,7 +176,8 @@ class _Emitter:
         fn, p = self.fn, self.p
         t0 = fn.imul(block, p.tiles_per_block)
         t1 = fn.imin(fn.iadd(t0, p.tiles_per_block), sum(c for _, c in p.tiles))
-        w = fn.at(self.pointers[2], fn.imul(group, p.group_weights))
+        w = fn.at(self.pointers[1], fn.imul(group, p.group_weights))
+        column = fn.imul(group, p.pairs_per_tile * 2 * PANEL)
         with fn.loop(0, p.stretches, p.per_pass, name="pass") as first:
             start, pair0 = 0, 0
             for width, count in p.tiles:
@@ -154,152 +185,209 @@ class _Emitter:
                 hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
                 with fn.loop(lo, hi, name="tile") as tile:
                     pair = fn.iadd(fn.imul(fn.isub(tile, start), width), pair0)
-                    self.tile(batch, w, first, pair, width, pairs, fn.isub(tile, t0))
-                    self.finish(batch, group, first, pair, width, pairs, tail)
+                    self.tile(_Tile(batch, pair, width, pairs, column, tail, first), w, fn.isub(tile, t0))
                 start += count
                 pair0 += width * count
 
     # -- one register tile ----------------------------------------------------------------------------------------
-    def tile(self, batch: ir.Value, w: ir.Value, first: ir.Value, pair: ir.Value, width: int, pairs: int,
-             number: ir.Value) -> None:  # fmt: skip
-        """The seven products of a tile, gathered in scratch. Tile `number` of its block fetches its share of the weights
-        that come next: a pass over few rows is soon through with what it has, and memory is far."""
+    def tile(self, at: _Tile, w: ir.Value, number: ir.Value) -> None:
+        """The seven products of a tile over the stretches of a pass, then its four results. Tile `number` of its block
+        fetches its share of the weights that come next: a pass over few rows is soon through with what it has, and
+        memory is far."""
         fn, p = self.fn, self.p
-        x, sums = self.operands[0], self.operands[1]
-        own = fn.at(self.pointers[0], fn.iadd(fn.imul(batch, x.strides[0]), fn.imul(pair, 2 * x.strides[1])))
-        made = fn.at(self.pointers[1], fn.iadd(fn.imul(batch, sums.strides[0]), fn.imul(pair, sums.strides[2])))
-        once = p.per_pass == 1  # nothing gathered yet: the first sums are stored, not added
-        if not once:
-            self.clear(width, pairs)
+        sums = self.operands[0].strides
+        rows = fn.at(self.pointers[0], fn.iadd(fn.imul(at.batch, sums[0]), fn.imul(at.pair, sums[2])))
         count = len(PRODUCTS)
-        fetching = min(count, -(-count * pairs // min(p.tiles_per_block, sum(c for _, c in p.tiles))))
-        behind = fn.imul(fn.iadd(first, p.per_pass), count * pairs * p.half * PANEL)
-        with fn.loop(first, fn.iadd(first, p.per_pass), name="stretch") as stretch:
-            ws = fn.at(w, fn.imul(stretch, len(PRODUCTS) * pairs * p.half * PANEL))
-            seen: set[str] = set()
-            for j, (source, _, results) in enumerate(PRODUCTS):
-                tile = RegisterTile(fn, width, pairs)
-                if source == "A11":
-                    base = fn.at(own, fn.imul(stretch, 2 * p.half))
-                    xs = [fn.at(base, i * 2 * x.strides[1]) for i in range(width)]
-                else:
-                    base = fn.at(made, fn.iadd(fn.imul(stretch, p.half), SLOTS.index(source) * sums.strides[1]))
-                    xs = [fn.at(base, i * sums.strides[2]) for i in range(width)]
-                wj = fn.at(ws, j * pairs * p.half * PANEL)
-                if j < fetching:
-                    part = fn.iadd(fn.imul(fn.iadd(fn.imul(number, p.per_pass), fn.isub(stretch, first)), fetching), j)
-                    ahead = fn.at(w, fn.iadd(behind, fn.imul(part, p.half * PANEL)))
-                    tile.accumulate(xs, wj, p.half, 1, p.half * PANEL, [ahead], locality=2)
-                else:
-                    tile.accumulate(xs, wj, p.half, 1, p.half * PANEL)
-                for result, sign in results.items():
-                    self.gather(tile, result, sign, fresh=once and result not in seen)
-                    seen.add(result)
+        fetching = min(count, -(-count * at.pairs // min(p.tiles_per_block, sum(c for _, c in p.tiles))))
+        behind = fn.imul(fn.iadd(at.first, p.per_pass), count * at.pairs * p.half * PANEL)
 
-    def clear(self, width: int, pairs: int) -> None:
+        def product(j: int, stretch: ir.Value) -> RegisterTile:
+            tile = RegisterTile(fn, at.width, at.pairs)
+            base = fn.at(rows, fn.iadd(fn.imul(stretch, sums[1]), j * sums[3]))
+            xs = [fn.at(base, i * sums[2]) for i in range(at.width)]
+            wj = fn.at(w, fn.imul(fn.iadd(fn.imul(stretch, count), j), at.pairs * p.half * PANEL))
+            ahead = []
+            if j < fetching:
+                part = fn.iadd(fn.imul(fn.iadd(fn.imul(number, p.per_pass), fn.isub(stretch, at.first)), fetching), j)
+                ahead = [fn.at(w, fn.iadd(behind, fn.imul(part, p.half * PANEL)))]
+            tile.accumulate(xs, wj, p.half, 1, p.half * PANEL, ahead, locality=2)
+            return tile
+
+        closing = fn.iadd(at.first, p.per_pass - 1)
+        if p.per_pass > 1:
+            with fn.loop(at.first, closing, name="stretch") as stretch:
+                opens = fn.b.icmp_signed("==", stretch, at.first)
+                for j in range(count):
+                    self.keep(at, j, product(j, stretch), opens if p.per_pass > 2 else None)
+        ends = list(COMPLETES.values())
+        for j in range(count):
+            if j < len(ends):
+                self.fetch(at, ends[j][0])
+            self.close(at, j, product(j, closing))
+        if self.heavy:
+            self.in_pass(at, lambda join, last: self.rows(at, join) if last else None)
+
+    def fetch(self, at: _Tile, result: str) -> None:
+        """Ask for the lines that a result will be written to, and for what its epilogue reads with them: stores that have
+        to wait for memory would hold up all those behind them."""
         fn = self.fn
-        zero = self.math.const(0.0, "f32", self.lanes)
-        with fn.loop(0, 2 * width * 2 * pairs * PANEL, self.lanes, name="clear") as i:
-            fn.store(zero, fn.at(fn.args["scratch"], i))
+        odd, half = int(result[1]) - 1, int(result[2]) - 1
+        for j in range(self.first_side, len(self.pointers)):
+            if not self.operands[j].strides[1]:
+                continue
+            for i in range(at.width):
+                for q in range(at.pairs):
+                    address = self.address(at, j, odd, i, (2 * q + half) * PANEL)
+                    fn.prefetch(address, 3, write=j == len(self.pointers) - 1)
 
-    def gather(self, tile: RegisterTile, result: str, sign: int, fresh: bool) -> None:
-        """Add a product to one of the four results. Scratch holds rows of [panel pair][half][16], the odd ones of all
-        pairs after the even ones."""
-        fn, m, width = self.fn, self.math, len(tile.acc)
-        area, half = int(result[1]) - 1, int(result[2]) - 1
+    def keep(self, at: _Tile, j: int, tile: RegisterTile, opens: ir.Value | None) -> None:
+        """Product j of one stretch to scratch: added to what the stretches before left, unless it `opens` the pass
+        (None: it does)."""
+        fn, m = self.fn, self.math
+
+        def store(add: bool) -> None:
+            for i, q, v, value in self.vectors_of(tile):
+                slot = self.slot(at, j, i, q, v)
+                fn.store(m.add(fn.load(slot, "f32", self.lanes), value) if add else value, slot)
+
+        if opens is None:
+            store(False)
+            return
+        with fn.b.if_else(opens) as (then, otherwise):
+            with then:
+                store(False)
+            with otherwise:
+                store(True)
+
+    def close(self, at: _Tile, j: int, tile: RegisterTile) -> None:
+        """Product j of the last stretch: kept where a later result needs it; the result that it completes leaves."""
+        fn, m, p = self.fn, self.math, self.p
+        result, others = COMPLETES.get(j, ("", {}))
+        fn.forget(fn.args["scratch"])
+        if self.row_scales is not None:
+            fn.forget(self.row_scales)
+        wanted = any(j in parts for _, parts in COMPLETES.values())
+        whole = {}
+        for i, q, v, value in self.vectors_of(tile):
+            slot = self.slot(at, j, i, q, v)
+            if p.per_pass > 1:
+                value = m.add(fn.load(slot, "f32", self.lanes), value)
+            if wanted:
+                fn.store(value, slot)
+            whole[i, q, v] = value
+        if not result:
+            return
+        odd, half = int(result[1]) - 1, int(result[2]) - 1
+
+        def write(join: bool, last: bool) -> None:
+            for (i, q, v), value in whole.items():
+                total: Val | None = None
+                for k, sign in others.items():
+                    part = fn.load(self.slot(at, k, i, q, v), "f32", self.lanes)
+                    total = part if total is None else m.add(total, part) if sign > 0 else m.sub(total, part)
+                assert total is not None
+                total = m.add(total, value)
+                if last and self.heavy:
+                    fn.store(total, self.result(at, odd, i, q, half, v))
+                else:
+                    self.leave(at, total, odd, i, (2 * q + half) * PANEL + v * self.lanes, join, last)
+
+        self.in_pass(at, write)
+
+    def vectors_of(self, tile: RegisterTile) -> Iterator[tuple[int, int, int, Val]]:
+        """(row pair, panel, vector, sum) of a register tile."""
         for i, row in enumerate(tile.acc):
             for q, panel in enumerate(row):
                 for v, var in enumerate(panel):
-                    slot = ((area * width + i) * len(row) + q) * 2 * PANEL + half * PANEL + v * self.lanes
-                    at = fn.at(fn.args["scratch"], slot)
-                    value = Val(var.get(), "f32", self.lanes)
-                    if not fresh:
-                        before = fn.load(at, "f32", self.lanes)
-                        value = m.add(before, value) if sign > 0 else m.sub(before, value)
-                    else:
-                        assert sign > 0
-                    fn.store(value, at)
+                    yield i, q, v, Val(var.get(), "f32", self.lanes)
 
-    # -- leaving scratch ------------------------------------------------------------------------------------------
-    def finish(self, batch: ir.Value, group: ir.Value, first: ir.Value, pair: ir.Value, width: int, pairs: int,
-               tail: bool) -> None:  # fmt: skip
-        """Results from scratch to the output: raw until the last pass, which applies the epilogue."""
+    def slot(self, at: _Tile, j: int, i: int, q: int, v: int) -> ir.Value:
+        """Where scratch has a vector of product j."""
+        return self.fn.at(self.fn.args["scratch"], ((j * at.width + i) * at.pairs + q) * PANEL + v * self.lanes)
+
+    def result(self, at: _Tile, odd: int, i: Index, q: int, half: int, v: int) -> ir.Value:
+        """Where scratch, behind the products, has a vector of a result: whole rows, the odd ones after the even ones."""
+        fn, row = self.fn, 2 * at.pairs * PANEL
+        first = len(PRODUCTS) * at.width * at.pairs * PANEL + odd * at.width * row + (2 * q + half) * PANEL + v * self.lanes
+        return fn.at(fn.args["scratch"], fn.iadd(fn.imul(i, row), first))
+
+    def in_pass(self, at: _Tile, write: Callable[[bool, bool], None]) -> None:
+        """Call `write(join, last)` in a branch for each kind of pass: whether others came before, whether it is the last."""
         fn, p = self.fn, self.p
         passes = p.stretches // p.per_pass
         if passes == 1:
-            self.rows(batch, group, pair, width, pairs, tail, join=False, last=True)
+            write(False, True)
             return
-        with fn.b.if_else(fn.b.icmp_signed("==", first, fn.index(0))) as (then, otherwise):
+        with fn.b.if_else(fn.b.icmp_signed("==", at.first, fn.index(p.stretches - p.per_pass))) as (then, otherwise):
             with then:
-                self.rows(batch, group, pair, width, pairs, tail, join=False, last=False)
+                write(True, True)
             with otherwise:
-                final = fn.b.icmp_signed("==", first, fn.index(p.stretches - p.per_pass))
-                with fn.b.if_else(final) as (then_last, otherwise_more):
-                    with then_last:
-                        self.rows(batch, group, pair, width, pairs, tail, join=True, last=True)
-                    if passes > 2:
-                        with otherwise_more:
-                            self.rows(batch, group, pair, width, pairs, tail, join=True, last=False)
-                    else:
-                        with otherwise_more:
-                            pass
-
-    def rows(self, batch: ir.Value, group: ir.Value, pair: ir.Value, width: int, pairs: int, tail: bool, *,
-             join: bool, last: bool) -> None:  # fmt: skip
-        fn, p = self.fn, self.p
-        column = fn.imul(group, p.pairs_per_tile * 2 * PANEL)
-        with fn.loop(0, width, name="row") as i:
-            top = fn.imul(fn.iadd(pair, i), 2)
-            for odd in (0, 1):
-
-                def write(odd: int = odd, i: ir.Value = i, top: ir.Value = top) -> None:
-                    self.row(batch, fn.iadd(top, odd), column, fn.iadd(i, odd * width), pairs, tail, odd, join, last)
-
-                if odd and p.rows % 2:
-                    with fn.if_(fn.b.icmp_signed("<", fn.iadd(top, 1), fn.index(p.rows))):
-                        write()
+                if passes == 2:
+                    write(False, False)
                 else:
-                    write()
+                    with fn.b.if_else(fn.b.icmp_signed("==", at.first, fn.index(0))) as (then_first, otherwise_more):
+                        with then_first:
+                            write(False, False)
+                        with otherwise_more:
+                            write(True, False)
 
-    def row(self, batch: ir.Value, row: ir.Value, column: ir.Value, slot: ir.Value, pairs: int, tail: bool, odd: int,
-            join: bool, last: bool) -> None:  # fmt: skip
-        """One row of a tile."""
+    # -- leaving the tile -----------------------------------------------------------------------------------------
+    def rows(self, at: _Tile, join: bool) -> None:
+        """The results of a tile from scratch to the output, row by row: a long epilogue is not worth unrolling."""
+        fn = self.fn
+        for odd in (0, 1):
+            with fn.loop(0, at.width, name="row") as i:
+                for c in range(0, 2 * at.pairs * PANEL, self.lanes):
+                    q, within = divmod(c, 2 * PANEL)
+                    value = fn.load(self.result(at, odd, i, q, 0, within // self.lanes), "f32", self.lanes)
+                    self.leave(at, value, odd, i, c, join, last=True)
+
+    def leave(self, at: _Tile, value: Val, odd: int, i: Index, column: int, join: bool, last: bool) -> None:
+        """One vector of a result to row 2 i + odd of the tile, `column` of the group: raw until the last pass, which
+        applies scales and epilogue."""
         fn, p, m, lanes = self.fn, self.p, self.math, self.lanes
-        sides = range(self.first_side, len(self.pointers))
-        bases = {}
-        for j in sides:
-            o = self.operands[j]
-            bases[j] = fn.at(self.pointers[j], fn.dot([batch, row, column], o.strides))
-        out = sides[-1]
-        scale = None
-        if last and odd and self.row_scales is not None:
-            index = fn.iadd(fn.imul(batch, p.row_pairs), fn.idiv(row, 2))
-            scale = fn.splat(fn.load(fn.at(self.row_scales, index)), lanes)
-        source = fn.at(fn.args["scratch"], fn.imul(slot, 2 * pairs * PANEL))
-        keep = p.n - (p.groups - 1) * p.pairs_per_tile * 2 * PANEL if tail else 2 * pairs * PANEL
-        for at in range(0, 2 * pairs * PANEL, lanes):
-            if at >= keep:
-                break
-            mask = None
-            if at + lanes > keep:
-                bits = [int(at + lane < keep) for lane in range(lanes)]
-                mask = ir.Constant(ir.VectorType(ir.IntType(1), lanes), bits)
-            value = fn.load(fn.at(source, at), "f32", lanes)
+        keep = p.n - (p.groups - 1) * p.pairs_per_tile * 2 * PANEL if at.tail else 2 * at.pairs * PANEL
+        if column >= keep:
+            return
+        mask = None
+        if column + lanes > keep:
+            bits = [int(column + lane < keep) for lane in range(lanes)]
+            mask = ir.Constant(ir.VectorType(ir.IntType(1), lanes), bits)
+        out = len(self.pointers) - 1
+        row = fn.iadd(fn.imul(fn.iadd(at.pair, i), 2), odd)
+
+        def address(j: int) -> ir.Value:
+            return self.address(at, j, odd, i, column)
+
+        def write(value: Val = value) -> None:
             if join:
-                value = m.add(self.load(fn.at(bases[out], at), mask), value)
+                value = m.add(self.load(address(out), mask), value)
             if last:
-                if scale is not None:
-                    value = m.mul(value, scale)
+                if odd and self.row_scales is not None:
+                    index = fn.iadd(fn.iadd(fn.imul(at.batch, p.row_pairs), at.pair), i)
+                    value = m.mul(value, fn.splat(fn.load(fn.at(self.row_scales, index)), lanes))
                 if self.column_scales is not None:
-                    value = m.mul(value, self.load(fn.at(self.column_scales, fn.iadd(column, at)), mask))
+                    value = m.mul(value, self.load(fn.at(self.column_scales, fn.iadd(at.column, column)), mask))
                 values = [value]
-                for j in sides[:-1]:
+                for j in range(self.first_side, out):
                     if self.operands[j].strides[-1]:
-                        values.append(self.load(fn.at(bases[j], at), mask))
+                        values.append(self.load(address(j), mask))
                     else:
-                        values.append(fn.splat(fn.load(bases[j]), lanes))
+                        values.append(fn.splat(fn.load(address(j)), lanes))
                 value = evaluate(m, p.epilogue, values)[0]
-            self.store(value, fn.at(bases[out], at), mask)
+            self.store(value, address(out), mask)
+
+        if odd and p.rows % 2 and (not isinstance(i, int) or i == at.width - 1):  # the last row may lack its partner
+            with fn.if_(fn.b.icmp_signed("<", fn.index(row), fn.index(p.rows))):
+                write()
+        else:
+            write()
+
+    def address(self, at: _Tile, j: int, odd: int, i: Index, column: int) -> ir.Value:
+        """Where operand j has row 2 i + odd of the tile, `column` of the group."""
+        fn, o = self.fn, self.operands[j]
+        base = fn.at(self.pointers[j], fn.dot([at.batch, fn.imul(at.pair, 2), at.column], o.strides))
+        return fn.at(base, fn.iadd(fn.imul(i, 2 * o.strides[1]), odd * o.strides[1] + column * o.strides[2]))
 
     def load(self, address: ir.Value, mask: ir.Value | None) -> Val:
         if mask is None:

@@ -18,7 +18,7 @@ from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel
 from diptych.kernels.access import fold_lanes
 from diptych.kernels.base import emits
-from diptych.kernels.strassen import SLOTS
+from diptych.kernels.strassen import PRODUCTS
 
 if TYPE_CHECKING:
     from diptych.codegen.builder import Fn
@@ -31,7 +31,9 @@ _MOST = 60  # powers of two by which a row is scaled at most: squares of such ro
 
 @dataclass(frozen=True, slots=True)
 class StrassenRowsParams:
-    """Operands: x[batch, rows, K]; then its sums [batch, 6, pairs, K/2] and, where `scaled`, inverse scales [batch, pairs]."""
+    """Operands: x[batch, rows, K]; then its sums [batch, stretches, pairs, 7, half] and, where `scaled`, inverse scales
+    [batch, pairs]. All that a register tile reads for one stretch lies side by side, at distances that do not fight for
+    the same places in L1."""
 
     batch: int
     rows: int
@@ -44,7 +46,7 @@ class StrassenRowsParams:
 
 
 def make_strassen_rows(x: Operand, sums: Operand, scales: Operand | None, half: int) -> Kernel:
-    """The kernel; the last axes of x[batch, rows, K], sums[batch, 6, pairs, K/2] and scales[batch, pairs] are dense."""
+    """The kernel; x[batch, rows, K], sums[batch, stretches, pairs, 7, half] and scales[batch, pairs] have dense last axes."""
     batch, rows, depth = x.shape
     params = StrassenRowsParams(batch, rows, half, depth // (2 * half), scales is not None)
     made = [sums] if scales is None else [sums, scales]
@@ -90,7 +92,7 @@ class _Emitter:
             factor = fn.splat(forth, lanes)
         zero = m.const(0.0, "f32", lanes)
         with fn.loop(0, p.stretches, name="stretch") as stretch:
-            a, to = fn.imul(stretch, 2 * p.half), fn.imul(stretch, p.half)
+            a, to = fn.imul(stretch, 2 * p.half), fn.imul(stretch, self.sums.strides[1])
             with fn.loop(0, p.half, lanes, name="k") as k:
                 at, put = fn.iadd(a, k), fn.iadd(to, k)
 
@@ -103,11 +105,11 @@ class _Emitter:
                 a11, a12 = quarter(top, 0), quarter(top, 1)
                 a21, a22 = quarter(bottom, 0), quarter(bottom, 1)
                 made = {
-                    "A11+A22": m.add(a11, a22), "A21+A22": m.add(a21, a22), "A22": a22, "A11+A12": m.add(a11, a12),
+                    "A11": a11, "A11+A22": m.add(a11, a22), "A21+A22": m.add(a21, a22), "A22": a22, "A11+A12": m.add(a11, a12),
                     "A21-A11": m.sub(a21, a11), "A12-A22": m.sub(a12, a22),
                 }  # fmt: skip
-                for i, name in enumerate(SLOTS):
-                    fn.store(made[name], fn.at(out, fn.iadd(put, i * self.sums.strides[1])))
+                for i, (name, _, _) in enumerate(PRODUCTS):
+                    fn.store(made[name], fn.at(out, fn.iadd(put, i * self.sums.strides[3])))
 
     def scale(self, top: ir.Value, bottom: ir.Value) -> tuple[Val, Val]:
         """The power of two that brings the second row to the size of the first, and its inverse; 1 for rows that are

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diptych.kernels.strassen import PRODUCTS, SLOTS, StrassenParams, make_strassen
+from diptych.kernels.strassen import PRODUCTS, StrassenParams, make_strassen
 from diptych.kernels.strassen_rows import make_strassen_rows
 from diptych.kernels.tile import PANEL
 from diptych.kernels.tiling import pixel_tiles
-from diptych.schedule.views import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from diptych.ir import Array
     from diptych.ir.kernel import Expr
     from diptych.schedule.context import Context
+    from diptych.schedule.views import View
     from diptych.targets.base import Target
 
 __all__ = ["lower_strassen", "pack_strassen"]
@@ -53,10 +53,10 @@ def lower_strassen(ctx: Context, a: View, w: Array, expr: Expr, operands: Sequen
     sides = [_side(ctx, v, out.shape, (batch, rows, n)) for v in operands]
     sums, scales = _sums(ctx, x, half)
     columns = _column_scales(w)
-    params = _params(ctx.target, batch, rows, n, depth, half, expr, columns is not None)
+    params = _params(ctx.target, ctx.threads, batch, rows, n, depth, half, expr, columns is not None)
     shape = (params.panel_pairs, depth // (2 * half) * len(PRODUCTS) * half * PANEL)
     weights = ctx.packed(shape, lambda: pack_strassen(w, half, params.pairs_per_tile, columns))
-    args = [x, sums, weights, scales]
+    args = [sums, weights, scales]
     if columns is not None:
         args.append(ctx.weights((1 / columns).astype(np.float32)))
     args += [*sides, target]
@@ -73,7 +73,7 @@ def _half(depth: int) -> int:
     return 0
 
 
-def _params(target: Target, batch: int, rows: int, n: int, depth: int, half: int, expr: Expr,
+def _params(target: Target, threads: int, batch: int, rows: int, n: int, depth: int, half: int, expr: Expr,
             scaled_columns: bool) -> StrassenParams:  # fmt: skip
     per_panel = PANEL // min(PANEL, target.lanes(4))
     pairs = 2 if per_panel == 1 and n > 2 * PANEL else 1
@@ -83,29 +83,28 @@ def _params(target: Target, batch: int, rows: int, n: int, depth: int, half: int
     stretches = depth // (2 * half)
     per_pass = max(d for d in range(1, stretches + 1) if stretches % d == 0 and (d == 1 or d * 2 * half <= _PASS))
     groups = -(-n // (2 * PANEL * pairs))
-    # Rows of a work item: what they read within a third of L2, and enough items for every thread.
-    budget = max(1, target.l2 // 3 // (per_pass * 2 * half * 7))
-    per_block = max(1, min(count, budget // tiles[0][0]))
-    w_bytes, x_bytes = 7 * n * depth, 9 * rows * depth
+    w_bytes, x_bytes = 7 * n * depth, 7 * rows * depth
     panel_outer = w_bytes > 2 * x_bytes or (x_bytes < target.l2 and w_bytes > target.l2 // 2)
-    per_block = _balanced(batch, groups, count, per_block, panel_outer)
+    # Where all rows go by the weights of one group after another, the more of them at once the better: they are read in
+    # order and come from L3 in time. Otherwise those of a work item are read once per group, so they had better stay in L2.
+    budget = max(1, target.l2 // 3 // (per_pass * 2 * half * 7))
+    most_tiles = count if panel_outer else max(1, min(count, budget // tiles[0][0]))
+    per_block = _balanced(batch, groups, count, most_tiles, panel_outer, threads)
     return StrassenParams(batch, rows, n, half, stretches, per_pass, True, scaled_columns, expr, tiles, pairs, per_block,
                           panel_outer)  # fmt: skip
 
 
-def _balanced(batch: int, groups: int, tiles: int, most: int, panel_outer: bool) -> int:
-    """Tiles of a work item, at most about `most`, so that two and four threads get shares of like size."""
+def _balanced(batch: int, groups: int, tiles: int, most: int, panel_outer: bool, threads: int) -> int:
+    """Tiles of a work item, at most about `most`, so that the threads get shares of like size."""
     least = -(-tiles // most)
     best, lowest = most, 0.0
-    for blocks in range(least, min(tiles, 2 * least + 4) + 1):
+    for blocks in range(least, min(tiles, 2 * least + 2 * threads) + 1):
         size = -(-tiles // blocks)
         row = [min(size, tiles - at) for at in range(0, tiles, size)]
         items = row * groups if panel_outer else [t for t in row for _ in range(groups)]
         items *= batch
-        cost = 0.01 * blocks / least
-        for threads in (2, 4):
-            ends = [i * len(items) // threads for i in range(threads + 1)]
-            cost += max(sum(items[a:b]) for a, b in pairwise(ends)) * threads / sum(items)
+        ends = [i * len(items) // threads for i in range(threads + 1)]
+        cost = max(sum(items[a:b]) for a, b in pairwise(ends)) * threads / sum(items) + 0.01 * blocks / least
         if not lowest or cost < lowest:
             best, lowest = size, cost
     return best
@@ -127,10 +126,7 @@ def _sums(ctx: Context, x: View, half: int) -> tuple[View, View]:
     if found is None:
         batch, rows, depth = x.shape
         pairs = -(-rows // 2)
-        # Side by side for each pair, and a cache line apart: at distances of 4096 bytes they would fight for few places
-        # in L1.
-        sums = ctx.temp((batch, pairs, len(SLOTS), depth // 2 + PANEL)).transpose((0, 2, 1, 3))
-        found = (View(sums.buffer, 0, (*sums.shape[:3], depth // 2), sums.strides, sums.dtype), ctx.temp((batch, pairs)))
+        found = (ctx.temp((batch, depth // (2 * half), pairs, len(PRODUCTS), half)), ctx.temp((batch, pairs)))
         kernel = make_strassen_rows(x.operand, found[0].operand, found[1].operand, half)
         ctx.call(kernel, (x, *found), fused=("strassen sums",))
         ctx.strassen[key] = found
