@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["backward"]
 
-AFTER = 2  # how often a form must have been seen before it is made one program
+AFTER = 2  # how often a form must have been seen before it is made one program; hybridized networks are at once
 _LIMIT = 512
 
 
@@ -107,7 +107,7 @@ class _Step:
 
         skip = len(heads)
         graph = replace(graph, outputs=graph.outputs[skip:], output_names=graph.output_names[skip:])
-        self.program = Program(graph)
+        self.program = Program(graph, network=True)
 
 
 def _inlined(g: Builder, graph: Any, operands: Sequence[Value]) -> list[Value]:
@@ -175,7 +175,7 @@ def _known(key: Any, form: _Form, heads: Sequence[tuple[int, int]], wrt: Sequenc
         return found
     if found < 0:
         return None
-    if found < AFTER:
+    if found < AFTER and not any(n.prepared.program.network for n in form.nodes):
         if len(_steps) >= _LIMIT:
             _steps.clear()
         _steps[key] = found + 1

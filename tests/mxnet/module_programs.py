@@ -136,6 +136,8 @@ def resume(mx, folder, steps=1):
             module.forward_backward(batch)
             module.update()
         it.reset()
+    # MXNet's engine does not order the reading of moving averages after the backward pass that updates them.
+    mx.nd.waitall()
     args, aux = module.get_params()
     out = {k: v.asnumpy() for k, v in {**args, **aux}.items()}
     out["updates"] = np.array(module._updater.optimizer.num_update)

@@ -37,7 +37,7 @@ ARROW: dict[str, set[str]] = {
     "artifact": {"errors", "fingerprint", "frontends", "ir", "ops", "runtime"},
     "model": {"artifact", "compiled", "errors", "fingerprint", "frontends", "ir", "passes", "options", "progress"},
     "api": {"artifact", "errors", "frontends", "ir", "model", "options", "progress", "runtime"},
-    "mxnet": {"_version", "compiled", "errors", "fingerprint", "frontends", "ir", "ops", "options", "passes"},
+    "mxnet": {"_version", "compiled", "errors", "fingerprint", "frontends", "ir", "ops", "options", "passes", "progress", "runtime"},
     "__init__": {"_version", "api", "errors", "ir", "model"},
     "compare": {"__init__", "_version", "api", "errors", "frontends", "ir", "model", "profile"},
     "cli": {"__init__", "_version", "api", "calibrate", "compare", "errors", "explain", "frontends", "ir", "model", "passes", "profile", "runtime"},

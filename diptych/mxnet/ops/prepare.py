@@ -42,9 +42,9 @@ class Prepared:
     __slots__ = ("_vjps", "graph", "in_types", "later", "noise", "out_types", "program", "updates", "visible")
 
     def __init__(self, graph: Graph, visible: int, noise: Sequence[Noise] = (), updates: Sequence[tuple[int, int]] = (),
-                 later: Sequence[tuple[int, int]] = ()) -> None:  # fmt: skip
+                 later: Sequence[tuple[int, int]] = (), network: bool = False) -> None:  # fmt: skip
         self.graph = graph
-        self.program = Program(graph)
+        self.program = Program(graph, network)
         self.visible = visible
         self.noise = tuple(noise)
         self.updates = tuple(updates)
@@ -76,7 +76,7 @@ class Prepared:
             # Plain names again, so that this gradient has one too.
             made = replace(made, input_names=tuple(f"x{i}" for i in range(len(made.inputs))),
                            output_names=tuple(f"y{i}" for i in range(len(made.outputs))))  # fmt: skip
-            found = self._vjps[wrt] = Prepared(made, len(wrt))
+            found = self._vjps[wrt] = Prepared(made, len(wrt), network=self.program.network)
         return found
 
 
@@ -142,7 +142,7 @@ def _prepare(op: str, attrs: dict[str, str], types: tuple[tuple[tuple[int, ...],
     return finish(g, results, effects, {x.id: i for i, x in enumerate(xs)})
 
 
-def finish(g: Builder, results: Sequence[Value], effects: Effects, operands: dict[int, int]) -> Prepared:
+def finish(g: Builder, results: Sequence[Value], effects: Effects, operands: dict[int, int], network: bool = False) -> Prepared:
     """Freeze a builder with its effects; `operands` maps value numbers to operand positions."""
     outputs = {f"y{i}": v for i, v in enumerate(results)}
     updates: list[tuple[int, int]] = []
@@ -151,4 +151,4 @@ def finish(g: Builder, results: Sequence[Value], effects: Effects, operands: dic
         for v, value in noted.items():
             kept.append((operands[v], len(outputs)))
             outputs[f"s{len(outputs)}"] = value
-    return Prepared(g.finish(outputs), len(results), effects.noise, updates, later)
+    return Prepared(g.finish(outputs), len(results), effects.noise, updates, later, network)

@@ -1,8 +1,10 @@
-"""A Graph made ready to be called many times: step by step in NumPy at first, as native code when it has proved hot."""
+"""A Graph made ready to be called many times: step by step in NumPy at first, as native code when that pays."""
 
 from __future__ import annotations
 
 import os
+import warnings
+from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from diptych.errors import DiptychError
 from diptych.ir.types import numpy_dtype
+from diptych.runtime.threads import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,18 +22,27 @@ if TYPE_CHECKING:
 __all__ = ["Program"]
 
 HOT_SECONDS = float(os.environ.get("DIPTYCH_HOT_SECONDS", "0.5"))  # time spent in NumPy before compiling pays
+# Networks (hybridized blocks, executors, recorded steps) come again: the third call at the latest is native, and the
+# first one where NumPy would take longer than compiling.
+_CALLS, _MULTIPLICATIONS = 2, 2e8
 
 
 class Program:
-    """Call a graph with arrays in the order of its inputs; results in the order of its outputs, never shared memory."""
+    """Call a graph with arrays in the order of its inputs; results in the order of its outputs, never shared memory.
 
-    __slots__ = ("_constants", "_native", "_outputs", "_slots", "_spent", "_steps", "_tried", "graph")
+    `network`: not one operator but a network, which is compiled soon. A graph that has no native form (an operator
+    without a kernel) is carried out in NumPy; a RuntimeWarning says so, and which operator it is.
+    """
 
-    def __init__(self, graph: Graph) -> None:
+    __slots__ = ("_calls", "_constants", "_native", "_outputs", "_slots", "_spent", "_steps", "_tried", "graph", "network")
+
+    def __init__(self, graph: Graph, network: bool = False) -> None:
         self.graph = graph
+        self.network = network
         self._native: Any = None
         self._tried = False
         self._spent = 0.0
+        self._calls = 0
         place: dict[int, int] = {v: i for i, v in enumerate(graph.inputs)}
         self._constants: list[tuple[int, Array]] = []
         for v, array in graph.constants.items():
@@ -55,12 +67,22 @@ class Program:
         if self._native is not None:
             result = self._native(*[np.ascontiguousarray(a) if a.ndim else a for a in arrays])
             return list(result) if isinstance(result, (tuple, list)) else [result]
+        if not self._tried and self._hot():
+            self._compile()
+            if self._native is not None:
+                return self(arrays)
         start = perf_counter()
         out = self._interpret(arrays)
         self._spent += perf_counter() - start
-        if self._spent > HOT_SECONDS and not self._tried and self._steps:
-            self._compile()
+        self._calls += 1
         return out
+
+    def _hot(self) -> bool:
+        if not self._steps:
+            return False
+        if self._spent > HOT_SECONDS:
+            return True
+        return self.network and (self._calls >= _CALLS or (self._calls == 0 and _multiplications(self.graph) > _MULTIPLICATIONS))
 
     def _interpret(self, arrays: Sequence[Array]) -> list[Array]:
         env: list[Any] = [None] * self._slots
@@ -88,13 +110,28 @@ class Program:
         return out
 
     def _compile(self) -> None:
-        """Make native code; a graph that the compiler does not take stays with its definition in NumPy."""
+        """Make native code."""
         self._tried = True
         from diptych.compiled import Compiled
         from diptych.fingerprint import of_graph
         from diptych.options import Options
+        from diptych.progress import default_progress
 
         try:
-            self._native = Compiled(lambda: self.graph, lambda g: None if g is None else of_graph(g), Options(threads=os.cpu_count() or 1), None).call
-        except DiptychError:
-            self._native = None
+            self._native = Compiled(lambda: self.graph, lambda g: None if g is None else of_graph(g), Options(threads=cpu_count()), None,
+                                    default_progress()).call  # fmt: skip
+        except DiptychError as error:
+            warnings.warn(f"the graph {self.graph.name!r} of {len(self.graph.nodes)} operators runs in NumPy, which is slow: {error}",
+                          RuntimeWarning, stacklevel=2)  # fmt: skip
+
+
+def _multiplications(graph: Graph) -> float:
+    """Of the products and convolutions in a graph, roughly."""
+    total = 0.0
+    for node in graph.nodes:
+        shapes = [graph.types[v].shape for v in (*node.inputs, *node.outputs)]
+        if node.op.name == "mat_mul":
+            total += prod(shapes[-1]) * shapes[0][-1]
+        elif node.op.name in ("conv", "conv_transpose"):
+            total += prod(shapes[-1] if node.op.name == "conv" else shapes[0]) * prod(shapes[1][1:])
+    return total

@@ -109,7 +109,7 @@ def _prepare(order: list[SymNode], heads: Any, variables: list[SymNode], types: 
             results = convert_node(g, node, tuple(env[id(m)][k] for m, k in n.inputs), count, shapes.get(n.name), state.np_shape, effects,
                                    converter_of(n.op, train))  # fmt: skip
             env[id(n)] = results if n.op in live.OPEN_COUNT else results[:count]
-        return finish(g, [env[id(n)][k] for n, k in heads], effects, operands)
+        return finish(g, [env[id(n)][k] for n, k in heads], effects, operands, network=True)
     except DiptychError as error:
         raise MXNetError(f"Error in operator {error}") from error
     except KeyError:

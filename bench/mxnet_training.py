@@ -1,0 +1,130 @@
+"""Training on `diptych.mxnet` and on real MXNet 1.9.1, from the same parameters: `python -m bench.mxnet_training`.
+
+Each runs in a process of its own, hybridized with static_alloc; they take turns, a few steps at a time. Printed are both
+loss curves, their largest difference, and the ratios of the times of a step and of inference (below 1: diptych is faster).
+$DIPTYCH_MXNET_PYTHON names the interpreter that has MXNet, unless `diptych engines install mxnet` made one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench import mxnet_trainees
+from diptych.compare.engines import own_python
+from diptych.runtime.threads import cpu_count
+
+# How far the losses may be apart, relative to MXNet's own: rounding differs in every sum, and training amplifies it.
+TOLERANCE = {"lenet": 1e-3, "resnet18": 1e-2, "lstm": 1e-3}
+STEPS = {"lenet": 120, "resnet18": 40, "lstm": 40}
+
+
+class Process:
+    """A worker: answers to what it is told."""
+
+    def __init__(self, python: str, module: str, threads: int) -> None:
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+            "OMP_NUM_THREADS": str(threads), "DIPTYCH_NUM_THREADS": str(threads), "MXNET_SUBGRAPH_VERBOSE": "0",
+        }  # fmt: skip
+        if module.startswith("diptych"):
+            environment["PYTHONPATH"] = str(mxnet_trainees.ROOT)
+        self.name = module
+        command = [python, mxnet_trainees.__file__, module]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def ask(self, do: str, **options: Any) -> dict[str, Any]:
+        """One order and its answer."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(json.dumps({"do": do, **options}), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended while it was to {do} ({self.process.wait()})")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise SystemExit(f"{self.name}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """End the worker."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def turns(pair: list[Process], do: str, key: str, count: int, rounds: int) -> list[float]:
+    """Let both work in turn; the ratio ours / theirs of the median times of each round."""
+    ratios = []
+    for i in range(rounds):
+        order = pair if i % 2 == 0 else pair[::-1]
+        found = {p.name: statistics.median(p.ask(do, **{key: count})["seconds"]) for p in order}
+        ratios.append(found["diptych.mxnet"] / found["mxnet"])
+    return ratios
+
+
+def curves(case: str, pair: list[Process], steps: int, folder: Path) -> tuple[list[list[float]], dict[str, Any]]:
+    """The losses of both from the same parameters."""
+    ours, theirs = pair
+    start = str(folder / f"{case}.params")
+    facts = theirs.ask("make", case=case, save=start)
+    ours.ask("make", case=case, load=start)
+    found = [p.ask("train", steps=steps) for p in (ours, theirs)]
+    facts["first"] = [f["seconds"][0] for f in found]
+    facts["slowest"] = [max(f["seconds"]) for f in found]
+    return [f["losses"] for f in found], facts
+
+
+def spread(ratios: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+
+
+def main() -> int:
+    """Train, compare, time; 1 when a curve is off."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=list(TOLERANCE), metavar="CASE", help=f"of {', '.join(TOLERANCE)}")
+    parser.add_argument("--steps", type=int, help="steps of the curves")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of the timing")
+    parser.add_argument("--threads", type=int, default=cpu_count())
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    args = parser.parse_args()
+    if unknown := sorted(set(args.cases) - set(TOLERANCE)):
+        parser.error(f"no case is named {', '.join(unknown)}; there are {', '.join(TOLERANCE)}")
+    python = os.environ.get("DIPTYCH_MXNET_PYTHON") or own_python("mxnet")
+    if not python:
+        parser.error("no interpreter with MXNet 1.9.1: set DIPTYCH_MXNET_PYTHON or run `diptych engines install mxnet`")
+    bad, figures = 0, {}
+    with tempfile.TemporaryDirectory(prefix="diptych-training-") as folder:
+        for case in args.cases:
+            pair = [Process(sys.executable, "diptych.mxnet", args.threads), Process(str(python), "mxnet", args.threads)]
+            losses, facts = curves(case, pair, args.steps or STEPS[case], Path(folder))
+            off = max(abs(a - b) / abs(b) for a, b in zip(*losses, strict=True))
+            good = off <= TOLERANCE[case] and losses[0][-1] < losses[0][0]
+            bad += not good
+            print(f"{case}: {facts['parameters']:,} parameters, {len(losses[0])} steps, {args.threads} threads")
+            for name, curve in zip(("diptych", "MXNet"), losses, strict=True):
+                every = max(1, len(curve) // 10)
+                print(f"  {name:8}", " ".join(f"{x:.5f}" for x in (*curve[:-1:every], curve[-1])))
+            print(f"  losses differ by {off:.1e} of their size at most, {TOLERANCE[case]:g} allowed: {'good' if good else 'BAD'}")
+            print("  first step {:.2f} s, MXNet {:.2f} s; slowest {:.2f} s, MXNet {:.2f} s".format(*facts["first"], *facts["slowest"]))
+            for p in pair:
+                p.ask("infer", calls=6)
+            step = turns(pair, "train", "steps", 5, args.rounds)
+            infer = turns(pair, "infer", "calls", 9, args.rounds)
+            print(f"  time of a step {spread(step)} of MXNet's, of inference {spread(infer)}", flush=True)
+            figures[case] = {"losses": losses, "off": off, "step": step, "infer": infer, **facts}
+            for p in pair:
+                p.close()
+    if args.json:
+        args.json.write_text(json.dumps({"threads": args.threads, "cases": figures}), encoding="utf-8")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
