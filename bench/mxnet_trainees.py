@@ -63,10 +63,10 @@ class LeNet(_Case):
 
 
 class ResNet(_Case):
-    """ResNet-18 of MXNet's model zoo on synthetic images of 32 by 32, each class a pattern under noise, 32 a batch."""
+    """ResNet-18 of MXNet's model zoo on synthetic images of 32 by 32, each class a pattern under noise, 16 a batch."""
 
     name = "resnet18"
-    batch = 32
+    batch = 16
 
     def network(self):
         """resnet18_v1 with ten classes."""

@@ -34,7 +34,7 @@ _FEW, _SHORT_NS = 6, 50_000.0
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
 _WHOLE = frozenset({"batch_norm", "rms_norm"})
-_ALSO = frozenset({"conv_transpose"})  # outside of blocked regions it has no kernel of its own
+_ALSO = frozenset({"conv_transpose", "conv_weight_gradient"})  # outside of blocked regions they have no kernels of their own
 
 
 def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], None] | None = None) -> Graph:

@@ -33,6 +33,7 @@ from diptych.ops.blocked import (
 from diptych.ops.build import Builder
 from diptych.ops.cast import Cast
 from diptych.ops.conv import Conv, ConvTranspose
+from diptych.ops.conv_gradient import BlockedConvWeightGradient, ConvWeightGradient
 from diptych.ops.detection import BoxNms, DeformableColumns, GridSample, RoiAlign, RoiPool
 from diptych.ops.elementwise import (
     Abs,

@@ -16,7 +16,7 @@ from diptych.ops.resize import Resize
 
 __all__ = [
     "BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedConvTranspose", "BlockedMaxPool", "BlockedResize",
-    "PackChannels", "UnpackChannels",
+    "PackChannels", "UnpackChannels", "unpacked", "unpacked_type",
 ]  # fmt: skip
 
 BLOCK = 16
@@ -30,7 +30,8 @@ def _pack(x: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(x.reshape(n, blocks, BLOCK, *spatial), 2, -1))
 
 
-def _unpack(x: Array, channels: int) -> Array:
+def unpacked(x: Array, channels: int) -> Array:
+    """The plain form of a blocked array."""
     n, blocks, *spatial, lanes = x.shape
     return np.moveaxis(x, -1, 2).reshape(n, blocks * lanes, *spatial)[:, :channels]
 
@@ -39,7 +40,8 @@ def _packed(t: TensorType) -> TensorType:
     return t.with_shape((t.shape[0], -(-t.shape[1] // BLOCK), *t.shape[2:], BLOCK))
 
 
-def _unpacked(t: TensorType, channels: int) -> TensorType:
+def unpacked_type(t: TensorType, channels: int) -> TensorType:
+    """The type of the plain form of a blocked tensor; TypeRuleError when it is not one of so many channels."""
     if t.rank < 3 or t.shape[-1] != BLOCK or not 0 <= t.shape[1] * BLOCK - channels < BLOCK:
         raise TypeRuleError(f"{t} is not a blocked tensor of {channels} channels")
     return t.with_shape((t.shape[0], channels, *t.shape[2:-1]))
@@ -69,15 +71,15 @@ class UnpackChannels(Movement):
     samples = (S((2, 2, 3, 5, 16), channels=20), S((1, 1, 4, 16), channels=16))
 
     def infer(self, x: TensorType) -> TensorType:
-        return _unpacked(x, self.channels)
+        return unpacked_type(x, self.channels)
 
     def reference(self, x: Array) -> Array:
-        return _unpack(x, self.channels)
+        return unpacked(x, self.channels)
 
 
 @op
 class BlockedConv(Contraction):
-    """Convolution with constant weights w[O, C/groups, *K]; x is blocked, or plain [N, C, H, W] when `plain_input`."""
+    """Convolution with weights w[O, C/groups, *K]; x is blocked, or plain [N, C, H, W] when `plain_input`."""
 
     strides: tuple[int, ...]
     pads: Pads
@@ -95,17 +97,17 @@ class BlockedConv(Contraction):
         return Conv(self.strides, self.pads, self.dilations, self.groups)
 
     def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
-        plain = x if self.plain_input else _unpacked(x, w.shape[1] * self.groups)
+        plain = x if self.plain_input else unpacked_type(x, w.shape[1] * self.groups)
         return _packed(self._conv().infer(plain, w, *(() if bias is None else (bias,))))
 
     def reference(self, x: Array, w: Array, bias: Array | None = None) -> Array:
-        plain = x if self.plain_input else _unpack(x, w.shape[1] * self.groups)
+        plain = x if self.plain_input else unpacked(x, w.shape[1] * self.groups)
         return _pack(np.asarray(self._conv().reference(plain, w, *(() if bias is None else (bias,)))))
 
 
 @op
 class BlockedConvTranspose(Contraction):
-    """Transposed convolution of a blocked tensor with constant weights laid out as a convolution's: w[O, C/groups, *K]."""
+    """Transposed convolution of a blocked tensor with weights laid out as a convolution's: w[O, C/groups, *K]."""
 
     strides: tuple[int, ...]
     pads: Pads
@@ -127,7 +129,7 @@ class BlockedConvTranspose(Contraction):
         return (c * self.groups, o // self.groups, *kernel)
 
     def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
-        plain = _unpacked(x, w.shape[1] * self.groups)
+        plain = unpacked_type(x, w.shape[1] * self.groups)
         rest = () if bias is None else (bias,)
         return _packed(self.plain().infer(plain, w.with_shape(self._weight(w.shape)), *rest))
 
@@ -135,7 +137,7 @@ class BlockedConvTranspose(Contraction):
         per_group = w.reshape(self.groups, w.shape[0] // self.groups, *w.shape[1:])
         weight = np.swapaxes(per_group, 1, 2).reshape(self._weight(w.shape))
         rest = () if bias is None else (bias,)
-        return _pack(np.asarray(self.plain().reference(_unpack(x, w.shape[1] * self.groups), weight, *rest)))
+        return _pack(np.asarray(self.plain().reference(unpacked(x, w.shape[1] * self.groups), weight, *rest)))
 
 
 @op
@@ -155,10 +157,10 @@ class BlockedMaxPool(Loops):
         return MaxPool(self.kernel, self.strides, self.pads, self.dilations, self.rounding)
 
     def infer(self, x: TensorType) -> TensorType:
-        return _packed(self.plain().infer(_unpacked(x, x.shape[1] * BLOCK)))
+        return _packed(self.plain().infer(unpacked_type(x, x.shape[1] * BLOCK)))
 
     def reference(self, x: Array) -> Array:
-        return _pack(np.asarray(self.plain().reference(_unpack(x, x.shape[1] * BLOCK))))
+        return _pack(np.asarray(self.plain().reference(unpacked(x, x.shape[1] * BLOCK))))
 
 
 @op
@@ -178,10 +180,10 @@ class BlockedAvgPool(Loops):
         return AvgPool(self.kernel, self.strides, self.pads, self.rounding, self.count_include_pad)
 
     def infer(self, x: TensorType) -> TensorType:
-        return _packed(self.plain().infer(_unpacked(x, x.shape[1] * BLOCK)))
+        return _packed(self.plain().infer(unpacked_type(x, x.shape[1] * BLOCK)))
 
     def reference(self, x: Array) -> Array:
-        return _pack(np.asarray(self.plain().reference(_unpack(x, x.shape[1] * BLOCK))))
+        return _pack(np.asarray(self.plain().reference(unpacked(x, x.shape[1] * BLOCK))))
 
 
 @op
@@ -204,7 +206,7 @@ class BlockedResize(Loops):
         return Resize(self.size, self.mode, self.coordinates, self.scales)
 
     def infer(self, x: TensorType) -> TensorType:
-        return _packed(self.plain().infer(_unpacked(x, x.shape[1] * BLOCK)))
+        return _packed(self.plain().infer(unpacked_type(x, x.shape[1] * BLOCK)))
 
     def reference(self, x: Array) -> Array:
-        return _pack(np.asarray(self.plain().reference(_unpack(x, x.shape[1] * BLOCK))))
+        return _pack(np.asarray(self.plain().reference(unpacked(x, x.shape[1] * BLOCK))))

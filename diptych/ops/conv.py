@@ -179,16 +179,9 @@ class Conv(Contraction):
             for i in range(n)
         )
         dx = g.emit(ConvTranspose(self.strides, self.pads, self.dilations, self.groups, rest), dy, w)
-        # dw[o, c, k] = sum over n, p of dy[n, o, p] * x[n, c, p * stride + k * dilation]: a convolution in which the
-        # batch is summed over (so it plays the channels) and strides and dilations change places
-        per_group = x.shape[1] // self.groups
-        data = g.reshape(x, (x.shape[0], self.groups, per_group, *x.shape[2:]))
-        data = g.transpose(data, (2, 1, 0, *(a + 1 for a in spatial)))
-        data = g.reshape(data, (per_group, self.groups * x.shape[0], *x.shape[2:]))
-        filters = g.transpose(dy, (1, 0, *spatial))
-        dw = g.emit(Conv(self.dilations, self.pads, self.strides, self.groups), data, filters)
-        dw = g.slice(dw, (0,) * dw.rank, (*dw.shape[:2], *kernel))
-        dw = g.transpose(dw, (1, 0, *spatial))
+        from diptych.ops.conv_gradient import ConvWeightGradient
+
+        dw = g.emit(ConvWeightGradient(kernel, self.strides, self.pads, self.dilations, self.groups), x, dy)
         return (dx, dw) if len(xs) == 2 else (dx, dw, g.sum(dy, (0, *spatial)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +20,14 @@ from diptych.ops.blocked import (
     UnpackChannels,
 )
 from diptych.ops.build import Builder
+from diptych.ops.conv_gradient import BlockedConvWeightGradient
 from diptych.passes.layout_last import channels_inside, channels_last
+from diptych.passes.layout_weights import as_convolution, flipped, merge_groups, merged_count, split_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diptych.ir import Array, Graph, Node, Value
+    from diptych.ir import Graph, Node, Value
 
 __all__ = ["Forms", "block_channels"]
 
@@ -46,7 +48,7 @@ class Forms:
 
 
 def block_channels(graph: Graph) -> Graph:
-    """Rewrite f32 convolutions with constant weights, and what lies between them, to [N, C/16, *S, 16]."""
+    """Rewrite f32 convolutions and their gradients, and what lies between them, to [N, C/16, *S, 16]."""
     return _Pass(graph).run()
 
 
@@ -114,6 +116,9 @@ class _Pass:
             if forms is not None:
                 self.env[node.outputs[0]] = forms
                 continue
+            if node.op.name == "conv_weight_gradient" and (dw := self.weight_gradient(node)) is not None:
+                self.env[node.outputs[0]] = Forms(plain=dw)
+                continue
             result = rule(self, node) if rule is not None and len(node.outputs) == 1 else None
             if result is not None:
                 self.env[node.outputs[0]] = Forms(blocked=result)
@@ -140,40 +145,63 @@ class _Pass:
 
     # -- rules: the blocked result, or None to stay plain ---------------------------------------------------------
     def conv(self, node: Node) -> Value | None:
-        types = [self.graph.types[v] for v in node.inputs]
-        g, arrays = self.g, [g_array(self, v) for v in node.inputs[1:]]
-        if types[0].dtype != "f32" or any(a is None for a in arrays):
+        if not self.f32_images(node):
             return None
-        if 0 in types[0].shape or 0 in self.graph.types[node.outputs[0]].shape:
-            return None
-        a = attributes(node.op)
-        w = arrays[0]
-        assert w is not None
-        c, groups = types[0].shape[1], a["groups"]
-        if groups > 1 and not (groups == c == w.shape[0] and w.ndim <= 4):
-            w, groups = _merge_groups(w, groups)
-        plain_input = groups == 1 and c <= _FEW_CHANNELS and not self.is_blocked(node.inputs[0])
-        x = self.plain(node.inputs[0]) if plain_input else self.blocked(node.inputs[0])
-        weight = self.plain(node.inputs[1]) if w is arrays[0] else g.constant(w)
-        bias = [self.plain(v) for v in node.inputs[2:]]
+        x, weight, *bias = node.inputs
+        a, g = attributes(node.op), self.g
+        w, groups = self.plain(weight), a["groups"]
+        c = self.graph.types[x].shape[1]
+        if not _depthwise(c, groups, w.shape):
+            w, groups = merge_groups(g, w, groups)
+        plain_input = self.reads_plain(x, groups)
         op = BlockedConv(a["strides"], a["pads"], a["dilations"], groups, plain_input)
-        return g.emit(op, x, weight, *bias)
+        return g.emit(op, self.plain(x) if plain_input else self.blocked(x), w, *(self.plain(v) for v in bias))
+
+    def f32_images(self, node: Node) -> bool:
+        """Whether all operands of a convolution are f32 and there are pixels."""
+        types = [self.graph.types[v] for v in (*node.inputs, *node.outputs)]
+        return all(t.dtype == "f32" and 0 not in t.shape for t in types)
+
+    def reads_plain(self, x: int, groups: int) -> bool:
+        """Whether a convolution had better read the plain image."""
+        return groups == 1 and self.graph.types[x].shape[1] <= _FEW_CHANNELS and not self.is_blocked(x)
 
     def conv_transpose(self, node: Node) -> Value | None:
-        types = [self.graph.types[v] for v in node.inputs]
-        arrays = [g_array(self, v) for v in node.inputs[1:]]
-        if types[0].dtype != "f32" or any(a is None for a in arrays):
+        if not self.f32_images(node):
             return None
-        if 0 in types[0].shape or 0 in self.graph.types[node.outputs[0]].shape:
-            return None
-        a = attributes(node.op)
-        w, groups = arrays[0], a["groups"]
-        assert w is not None
-        w = np.swapaxes(w.reshape(groups, w.shape[0] // groups, *w.shape[1:]), 1, 2)  # [groups, O/groups, C/groups, *K]
-        w, groups = _merge_groups(np.ascontiguousarray(w).reshape(-1, *w.shape[2:]), groups)
-        bias = [self.plain(v) for v in node.inputs[2:]]
+        x, weight, *bias = node.inputs
+        a, g = attributes(node.op), self.g
+        c, groups = self.graph.types[x].shape[1], a["groups"]
+        w = as_convolution(g, self.plain(weight), groups)
+        arrays = [self.plain(v) for v in bias]
+        extra = a["output_padding"] or (0,) * len(a["strides"])
+        reach = [d * (k - 1) for d, k in zip(a["dilations"], w.shape[2:], strict=True)]
+        pads = tuple((r - lo, r - hi + e) for r, (lo, hi), e in zip(reach, a["pads"], extra, strict=True))
+        depthwise = _depthwise(c, groups, w.shape)
+        if not depthwise:
+            w, groups = merge_groups(g, w, groups)
+        # The gradient of a convolution of stride 1 is one of the same kind (constant weights keep to the other form).
+        if g.constant_array(w) is None and set(a["strides"]) == {1} and all(min(p) >= 0 for p in pads):
+            return g.emit(BlockedConv(a["strides"], pads, a["dilations"], groups), self.blocked(x), flipped(g, w), *arrays)
+        if depthwise:
+            w, groups = merge_groups(g, w, groups)
         op = BlockedConvTranspose(a["strides"], a["pads"], a["dilations"], groups, a["output_padding"])
-        return self.g.emit(op, self.blocked(node.inputs[0]), self.g.constant(w), *bias)
+        return g.emit(op, self.blocked(x), w, *arrays)
+
+    def weight_gradient(self, node: Node) -> Value | None:
+        """The gradient of a convolution's weights; its result is plain."""
+        if not self.f32_images(node):
+            return None
+        x, dy = node.inputs
+        a, g, shape = attributes(node.op), self.g, self.graph.types[node.outputs[0]].shape
+        c, o, groups = self.graph.types[x].shape[1], shape[0], a["groups"]
+        left = groups
+        if not _depthwise(c, groups, shape):
+            left = merged_count(shape[0] // groups, shape[1], groups)
+        plain_input = self.reads_plain(x, groups)
+        op = BlockedConvWeightGradient((c, o), a["kernel"], a["strides"], a["pads"], a["dilations"], left, plain_input)
+        dw = g.emit(op, self.plain(x) if plain_input else self.blocked(x), self.blocked(dy))
+        return split_groups(g, dw, groups, shape)
 
     def pool(self, node: Node) -> Value | None:
         if not self.is_blocked(node.inputs[0]):
@@ -209,19 +237,31 @@ class _Pass:
 
     def reduction(self, node: Node) -> Value | None:
         a, x = attributes(node.op), node.inputs[0]
-        if not self.is_blocked(x) or min(a["axes"], default=2) < 2 or not a["keepdims"]:
+        if not self.is_blocked(x) or not a["keepdims"] or 1 in a["axes"]:
             return None
         return self.g.emit(node.op, self.blocked(x))
 
     def pooled(self, node: Node) -> Value | None:
-        """A reduction of all pixels to [N, C]: reduced in blocks, then seen as rows of channels."""
+        """A reduction of all pixels to [N, C], or of the batch too: reduced in blocks, then seen as rows of channels."""
         if node.op.name not in ("sum", "max", "min") or not self.is_blocked(node.inputs[0]):
             return None
         n, c, *spatial = self.graph.types[node.inputs[0]].shape
-        if attributes(node.op) != {"axes": tuple(range(2, 2 + len(spatial))), "keepdims": False}:
+        a = attributes(node.op)
+        every = tuple(range(2, 2 + len(spatial)))
+        if a["keepdims"] or tuple(a["axes"]) not in (every, (0, *every)):
             return None
-        x = self.g.emit(type(node.op)(axes=tuple(range(2, 2 + len(spatial))), keepdims=True), self.blocked(node.inputs[0]))
-        return self.g.slice(self.g.reshape(x, (n, x.shape[1] * BLOCK)), (0, 0), (n, c))
+        x = self.g.emit(type(node.op)(axes=a["axes"], keepdims=True), self.blocked(node.inputs[0]))
+        n = x.shape[0]
+        rows = self.g.slice(self.g.reshape(x, (n, x.shape[1] * BLOCK)), (0, 0), (n, c))
+        return self.g.reshape(rows, self.graph.types[node.outputs[0]].shape)
+
+    def broadcast(self, node: Node) -> Value | None:
+        """Of values per channel."""
+        own, shape = (self.graph.types[v].shape for v in (*node.inputs, *node.outputs))
+        if len(own) != len(shape) or len(shape) < 3 or own[1] != shape[1] or not self.is_blocked(node.inputs[0]):
+            return None
+        x = self.blocked(node.inputs[0])
+        return self.g.broadcast_to(x, (shape[0], x.shape[1], *shape[2:], BLOCK))
 
     def concat(self, node: Node) -> Value | None:
         types = [self.graph.types[v] for v in node.inputs]
@@ -244,22 +284,9 @@ class _Pass:
         return self.g.slice(self.blocked(x), starts, stops, (*a["steps"], 1))
 
 
-def g_array(p: _Pass, v: int) -> Array | None:
-    """The array of an old value if it is a constant."""
-    return p.graph.constants.get(v)
-
-
-def _merge_groups(w: Array, groups: int) -> tuple[Array, int]:
-    """Merge neighbouring groups of w[O, C/groups, *K] (zeros off the diagonal) until both channel counts of a group are whole blocks."""
-    o, c = w.shape[0] // groups, w.shape[1]
-    merge = next((m for m in range(1, groups) if groups % m == 0 and o * m % BLOCK == 0 and c * m % BLOCK == 0), groups)
-    if merge == 1:
-        return w, groups
-    dense: np.ndarray[Any, Any] = np.zeros((groups * o, c * merge, *w.shape[2:]), w.dtype)
-    for group in range(groups):
-        at = group % merge * c
-        dense[group * o : (group + 1) * o, at : at + c] = w[group * o : (group + 1) * o]
-    return dense, groups // merge
+def _depthwise(c: int, groups: int, w: tuple[int, ...]) -> bool:
+    """Whether a convolution has one input and one output channel a group, and a kernel of its own."""
+    return groups > 1 and groups == c == w[0] and len(w) <= 4
 
 
 _RULES: dict[str, Callable[[_Pass, Node], Value | None]] = {
@@ -270,5 +297,6 @@ _RULES: dict[str, Callable[[_Pass, Node], Value | None]] = {
     "resize": _Pass.resize,
     "concat": _Pass.concat,
     "slice": _Pass.slice,
+    "broadcast_to": _Pass.broadcast,
     **dict.fromkeys(("sum", "max", "min", "mean"), _Pass.reduction),
 }

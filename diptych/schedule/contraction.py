@@ -17,6 +17,7 @@ from diptych.kernels.tiling import choose
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.gate import scaled_weights
 from diptych.schedule.views import View, contiguous
+from diptych.schedule.weights import channel_rows, pack_conv_weights
 from diptych.schedule.winograd import lower_winograd, winograd_pads
 
 if TYPE_CHECKING:
@@ -169,10 +170,9 @@ def lower_conv(ctx: Context, group: Group) -> None:
     assert node is not None
     at = attributes(node.op)
     w = ctx.constant(node.inputs[1])
-    assert w is not None
     groups, plain = at["groups"], at["plain_input"]
     x, out = ctx.view(group.gate[0] if group.gate else node.inputs[0]), ctx.result(group.results[0])
-    o, c, *kernel = w.shape
+    o, c, *kernel = ctx.graph.types[node.inputs[1]].shape
     winograd = ctx.winograd.get(node.outputs[0])
     pads = winograd_pads(at["pads"], out.shape[2], out.shape[3], winograd.geometry.m) if winograd else at["pads"]
     if any(p != (0, 0) for p in pads):
@@ -189,20 +189,18 @@ def lower_conv(ctx: Context, group: Group) -> None:
     sides = [_conv_side(v, panels) for v in views]
     outer = spatial[:-2]  # the last two spatial axes are the pixels of a tile; any before them are like a batch
     if has_bias:
-        bias = ctx.constant(node.inputs[2])
-        assert bias is not None
-        padded = np.zeros(panels_all * PANEL, np.float32)
-        padded[:o] = bias
-        views.insert(0, ctx.weights(padded))
+        views.insert(0, channel_rows(ctx, node.inputs[2], panels_all))
         sides.insert(0, Side((0, panels * PANEL, *(0 for _ in outer)), 0, 0, PANEL, 1))
     if winograd is not None:
+        assert w is not None
         lower_winograd(ctx, x, w, winograd, out, expr, views, sides, _conv_side(out, panels))
         return
     per_panel = c * len(taps) * PANEL
-    weights = ctx.packed(
-        (groups, panels, per_panel),
-        lambda: np.stack([pack_weights(g) for g in w.reshape(groups, o // groups, c, len(taps))]),
-    )
+    if w is None:
+        weights = pack_conv_weights(ctx, ctx.view(node.inputs[1]), groups)
+    else:
+        array = w.reshape(groups, o // groups, c, len(taps))
+        weights = ctx.packed((groups, panels, per_panel), lambda: np.stack([pack_weights(g) for g in array]))
     w_image = 0  # the weights are the same for all images of a batch
     if group.gate:
         weights, w_image = scaled_weights(ctx, weights, ctx.view(group.gate[1]), c), panels * per_panel

@@ -14,6 +14,7 @@ from diptych.ops.base import Reduction, attributes
 from diptych.schedule.along import ALONG, lower_along, lower_resize
 from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv
+from diptych.schedule.conv_gradient import lower_weight_gradient
 from diptych.schedule.depthwise import lower_depthwise
 from diptych.schedule.detection import DETECTION, lower_detection
 from diptych.schedule.expand import join_depthwise, lower_expand
@@ -200,6 +201,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     **dict.fromkeys(("lstm", "gru", "rnn"), lower_recurrent),
     "blocked_conv": _conv,
     "blocked_conv_transpose": lower_transposed,
+    "blocked_conv_weight_gradient": lower_weight_gradient,
     "pack_channels": _pack,
     "unpack_channels": _unpack,
     "concat": _concat,

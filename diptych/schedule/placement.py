@@ -58,14 +58,14 @@ def _rooms(ctx: Context, groups: list[Group], made: set[int]) -> dict[int, Pads]
     room: dict[int, Pads] = {}
     for group in groups:
         node = group.anchor
-        if node is None or node.op.name not in ("blocked_conv", "blocked_conv_transpose"):
+        if node is None or node.op.name not in ("blocked_conv", "blocked_conv_transpose", "blocked_conv_weight_gradient"):
             continue
         a, v = attributes(node.op), node.inputs[0]
         if v not in made or v in ctx.results:
             continue
         if node.op.name == "blocked_conv_transpose":
             pads = transposed_pads(ctx.graph, node)
-        elif a["plain_input"] or is_depthwise(ctx, group):
+        elif a["plain_input"] or (node.op.name == "blocked_conv" and is_depthwise(ctx, group)):
             continue
         else:
             pads = a["pads"]

@@ -19,6 +19,8 @@ def takes_prologue(graph: Graph, node: Node) -> str | None:
     """Why a blocked_conv cannot take an expression of its input into its kernel; None when it can."""
     a = attributes(node.op)
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
+    if any(v not in graph.constants for v in node.inputs[1:]):
+        return "the weights are not constant"
     if any(k != 1 for k in w.shape[2:]) or any(s != 1 for s in a["strides"]) or any(any(p) for p in a["pads"]):
         return "the window is not one pixel: each would be worked out several times"
     if a["groups"] != 1 or a["plain_input"]:

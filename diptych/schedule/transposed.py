@@ -11,6 +11,7 @@ import numpy as np
 
 from diptych.ir.kernel import Kernel
 from diptych.kernels.contract import PANEL, ContractParams, Side
+from diptych.kernels.pointwise import make_fill
 from diptych.kernels.tiling import choose
 from diptych.ops.base import attributes
 from diptych.schedule.contraction import (
@@ -21,6 +22,8 @@ from diptych.schedule.contraction import (
     pack_weights,
     pad_spatial,
 )
+from diptych.schedule.views import View
+from diptych.schedule.weights import channel_rows, pack_conv_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from diptych.ir import Array, Graph, Node
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
-    from diptych.schedule.views import View
 
 __all__ = ["lower_transposed", "transposed_pads"]
 
@@ -73,8 +75,6 @@ def lower_transposed(ctx: Context, group: Group) -> None:
     """blocked_conv_transpose with its epilogue; the phases write interleaved pixels of the result."""
     node = group.anchor
     assert node is not None
-    w = ctx.constant(node.inputs[1])
-    assert w is not None
     x, out = ctx.view(node.inputs[0]), ctx.result(group.results[0])
     pads = transposed_pads(ctx.graph, node)
     if any(p != (0, 0) for p in pads):
@@ -83,14 +83,14 @@ def lower_transposed(ctx: Context, group: Group) -> None:
     combined = list(product(*axes))
     alike = len({tuple((p.count, tuple(off for _, off in p.taps)) for p in phase) for phase in combined}) == 1
     for together in [combined] if alike else [[phase] for phase in combined]:
-        _Emit(ctx, group, node, w, x, out, pads).phases(together, [len(a) for a in axes] if alike else [])
+        _Emit(ctx, group, node, x, out, pads).phases(together, [len(a) for a in axes] if alike else [])
 
 
 class _Emit:
     """What the phases of one transposed convolution share."""
 
-    def __init__(self, ctx: Context, group: Group, node: Node, w: Array, x: View, out: View, pads: Pads) -> None:
-        self.ctx, self.node, self.w, self.x, self.out, self.pads = ctx, node, w, x, out, pads
+    def __init__(self, ctx: Context, group: Group, node: Node, x: View, out: View, pads: Pads) -> None:
+        self.ctx, self.node, self.x, self.out, self.pads = ctx, node, x, out, pads
         a = attributes(node.op)
         self.groups, self.strides = a["groups"], a["strides"]
         self.panels = out.shape[1] // self.groups
@@ -100,18 +100,20 @@ class _Emit:
 
     def phases(self, phases: Sequence[tuple[_Phase, ...]], counts: Sequence[int]) -> None:
         """One kernel for phases with the same taps (`counts` of them along each axis), or for a single one."""
-        ctx, x, w, groups, panels = self.ctx, self.x, self.w, self.groups, self.panels
+        ctx, x, groups, panels = self.ctx, self.x, self.groups, self.panels
+        w = ctx.constant(self.node.inputs[1])
         first, n = phases[0], x.shape[0]
         spatial = [p.count for p in first]
         outer = spatial[:-2]
         rows, cols = spatial[-2] if len(spatial) > 1 else 1, spatial[-1]
-        o, c = w.shape[:2]
+        o, c = ctx.graph.types[self.node.inputs[1]].shape[:2]
         xs = x.strides[2 : 2 + len(spatial)]
         offsets = [[(off + lo) * s for _, off in p.taps] for p, (lo, _), s in zip(first, self.pads, xs, strict=True)]
         taps = tuple(map(sum, product(*offsets))) or (0,)  # no tap: the bias alone, from weights that are zero
         per_panel = c * len(taps) * PANEL
 
         def weights() -> Array:
+            assert w is not None
             made = []
             for phase in phases:
                 where = np.ix_(range(o), range(c), *([t for t, _ in p.taps] for p in phase))
@@ -120,7 +122,8 @@ class _Emit:
                 made.append(np.stack([pack_weights(g) for g in picked]))
             return np.stack(made)
 
-        packed = ctx.packed((len(phases), groups, panels, per_panel), weights)
+        shape = (len(phases), groups, panels, per_panel)
+        packed = ctx.packed(shape, weights) if w is not None else self.pack(phases, shape)
         along = [prod(counts[i + 1 :]) * groups * panels * per_panel for i in range(len(counts))]
 
         def part(view: View) -> Side:
@@ -131,9 +134,7 @@ class _Emit:
 
         views, sides = list(self.views), [part(v) for v in self.views]
         if self.has_bias:
-            bias = ctx.constant(self.node.inputs[2])
-            assert bias is not None
-            views.insert(0, ctx.weights(np.pad(bias, (0, panels * groups * PANEL - o))))
+            views.insert(0, channel_rows(ctx, self.node.inputs[2], panels * groups))
             still = (0,) * len(outer)
             sides.insert(0, Side((0, *(0 for _ in counts), panels * PANEL, *still), 0, 0, PANEL, 1))
         step = list(xs)
@@ -153,6 +154,21 @@ class _Emit:
                               (*v.shape[:2], *self._left(first), PANEL)) if i >= self.has_bias else v
                       for i, v in enumerate(views)]  # fmt: skip
         ctx.call(Kernel("contract", params, tuple(v.operand for v in args), 1, params.work, cost), args)
+
+    def pack(self, phases: Sequence[tuple[_Phase, ...]], shape: tuple[int, ...]) -> View:
+        """The weights of each phase packed at run time: its kernel positions are evenly spaced along every axis."""
+        ctx = self.ctx
+        w, out = ctx.view(self.node.inputs[1]), ctx.temp(shape)
+        for i, phase in enumerate(phases):
+            part = View(out.buffer, out.offset + i * out.strides[0], shape[1:], out.strides[1:], "f32")
+            positions = [[t for t, _ in p.taps] for p in phase]
+            if not all(positions):  # no tap: the bias alone
+                ctx.call(make_fill(0.0, part.operand, ctx.target), (part,), fused=("pack",))
+                continue
+            steps = [t[1] - t[0] if len(t) > 1 else 1 for t in positions]
+            picked = w.slice((0, 0, *(t[0] for t in positions)), (1, 1, *steps), (*w.shape[:2], *map(len, positions)))
+            pack_conv_weights(ctx, picked, self.groups, part)
+        return out
 
     def _left(self, phase: tuple[_Phase, ...]) -> list[int]:
         """Extents of the result from the first pixel of a phase on."""

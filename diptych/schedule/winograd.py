@@ -79,6 +79,7 @@ def _possible(graph: Graph, node: Node) -> bool:
     a = attributes(node.op)
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     plain = w.shape[2:] == (3, 3) and a["strides"] == (1, 1) == a["dilations"]
+    plain = plain and all(v in graph.constants for v in node.inputs[1:])
     return plain and a["groups"] == 1 and not a["plain_input"] and w.shape[1] >= 16 and out.rank == 5
 
 
