@@ -11,11 +11,11 @@ from diptych.mxnet.base import MXNetError
 from diptych.mxnet.context import Context, cpu, cpu_pinned, current_context, device, gpu, gpu_memory_info, num_gpus
 from diptych.mxnet.ndarray.ndarray import NDArray, waitall
 from diptych.mxnet.ops import load_all
-from diptych.mxnet.util import is_np_array, is_np_shape, np_shape, set_np_shape, use_np_shape
+from diptych.mxnet.util import is_np_array, is_np_shape, np_array, np_shape, set_np_shape, use_np_shape
 
 __all__ = [
     "Context", "MXNetError", "NDArray", "autograd", "base", "context", "cpu", "cpu_pinned", "current_context", "device",
-    "gpu", "gpu_memory_info", "is_np_array", "is_np_shape", "nd", "ndarray", "np_shape", "num_gpus", "random",
+    "gpu", "gpu_memory_info", "is_np_array", "is_np_shape", "nd", "ndarray", "np_array", "np_shape", "num_gpus", "random",
     "set_np_shape", "use_np_shape", "util", "waitall",
 ]  # fmt: skip
 

@@ -115,9 +115,11 @@ def backward(heads: Any, head_grads: Any = None, retain_graph: bool = False, tra
 
 def grad(heads: Any, variables: Any, head_grads: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
          train_mode: bool = True) -> Any:  # fmt: skip
-    """The gradients of `heads` with respect to `variables`, as new arrays; with create_graph they are recorded too."""
+    """The gradients of `heads` with respect to `variables`, as new arrays; with create_graph they are recorded too.
+
+    They come as a list, also for a single variable, as in MXNet.
+    """
     heads, grads = _heads(heads, head_grads)
-    single = not isinstance(variables, (list, tuple))
     wanted: Sequence[NDArray] = _list(variables)
     if not wanted:
         raise ValueError("variables cannot be an empty list.")
@@ -129,7 +131,7 @@ def grad(heads: Any, variables: Any, head_grads: Any = None, retain_graph: bool 
     for i, d in enumerate(found):
         if d is None:
             raise MXNetError(f"the heads do not depend on variable {i + 1}")
-    return found[0] if single else found
+    return found
 
 
 def get_symbol(x: NDArray) -> Any:

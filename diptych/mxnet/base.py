@@ -134,13 +134,3 @@ def with_metaclass(meta: type, *bases: type) -> type:
     """A base class with this metaclass (what scripts of the Python 2 days call)."""
     made: type = meta("temporary_class", bases, {})
     return made
-
-
-def classproperty(func: Any) -> Any:
-    """A read-only property of the class itself."""
-
-    class _Property:
-        def __get__(self, instance: object, owner: type) -> Any:
-            return func(owner)
-
-    return _Property()

@@ -5,12 +5,25 @@ from __future__ import annotations
 import threading
 from typing import Any, ClassVar
 
-from diptych.mxnet.base import MXNetError, classproperty
+from diptych.mxnet.base import MXNetError
 
 __all__ = ["Context", "cpu", "cpu_pinned", "cpu_shared", "current_context", "device", "gpu", "gpu_memory_info", "num_gpus"]
 
 
-class Context:
+class _ContextType(type):
+    """Gives `Context` the attribute `default_ctx`, per thread, which may be assigned to."""
+
+    @property
+    def default_ctx(cls) -> Context:
+        """The context in force, as `current_context()`."""
+        return current_context()
+
+    @default_ctx.setter
+    def default_ctx(cls, value: Context) -> None:
+        Context._default_ctx.value = value
+
+
+class Context(metaclass=_ContextType):
     """A device, as in `mx.cpu()`; also a context manager that makes it the default.
 
     >>> Context("cpu", 1), Context("cpu") == cpu(0)
@@ -60,11 +73,6 @@ class Context:
 
     def empty_cache(self) -> None:
         """Nothing is kept back on the CPU: this does nothing."""
-
-    @classproperty
-    def default_ctx(cls) -> Context:
-        """The context in force, as `current_context()`."""
-        return current_context()
 
 
 def usable(ctx: Context) -> Context:

@@ -8,8 +8,21 @@ from typing import Any, ClassVar
 __all__ = ["Scope"]
 
 
-class Scope:
-    """A context manager whose innermost instance of a thread is `current()`."""
+class _ScopeType(type):
+    """Gives scopes the attribute `current`: the innermost scope of this thread, which may be replaced by assignment."""
+
+    @property
+    def current(cls) -> Any:
+        """The scope in force in this thread."""
+        return cls.innermost()  # type: ignore[attr-defined]
+
+    @current.setter
+    def current(cls, value: Any) -> None:
+        cls._current.value = value  # type: ignore[attr-defined]
+
+
+class Scope(metaclass=_ScopeType):
+    """A context manager whose innermost instance of a thread is `current`."""
 
     _current: ClassVar[threading.local]
 

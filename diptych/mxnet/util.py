@@ -61,18 +61,26 @@ class _Scope:
         self._setter(self._before.pop())
 
 
-_NumpyArrayScope = _Scope
-_NumpyShapeScope = _Scope
+class _NumpyShapeScope(_Scope):
+    def __init__(self, is_np_shape: bool) -> None:
+        super().__init__(set_np_shape, is_np_shape)
+        self._is_np_shape = is_np_shape
 
 
-def np_shape(active: bool = True) -> _Scope:
+class _NumpyArrayScope(_Scope):
+    def __init__(self, is_np_array: bool) -> None:
+        super().__init__(_set_np_array, is_np_array)
+        self._is_np_array = is_np_array
+
+
+def np_shape(active: bool = True) -> _NumpyShapeScope:
     """A context in which shapes follow NumPy."""
-    return _Scope(set_np_shape, active)
+    return _NumpyShapeScope(active)
 
 
-def np_array(active: bool = True) -> _Scope:
+def np_array(active: bool = True) -> _NumpyArrayScope:
     """A context in which calls make `mx.np.ndarray`s."""
-    return _Scope(_set_np_array, active)
+    return _NumpyArrayScope(active)
 
 
 def _wrapped(func: Any, scope: Any) -> Any:

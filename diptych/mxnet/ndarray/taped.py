@@ -31,8 +31,10 @@ class Taped:
         if grad_req not in ("write", "add", "null"):
             raise MXNetError(f"grad_req={grad_req!r}; use write, add or null")
         grad = wrap(np.zeros(self.shape, self.dtype))
-        if stype not in (None, "default"):
-            grad = grad.tostype(str(stype))
+        if stype is None:
+            stype = self.stype
+        if stype != "default":
+            grad = grad.tostype(stype)
         grad._ctx = self._ctx
         self._mark(grad, grad_req)
 
