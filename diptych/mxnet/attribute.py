@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import ClassVar
+
 from diptych.mxnet.scope import Scope
 
 __all__ = ["AttrScope", "current"]
@@ -14,6 +17,8 @@ class AttrScope(Scope, root=True):
     ...     current().get(None)
     {'ctx_group': 'dev1'}
     """
+
+    _subgraph_names: ClassVar[dict[str, int]] = defaultdict(int)  # how often each name of a subgraph has been given out
 
     def __init__(self, **kwargs: str) -> None:
         if not all(isinstance(v, str) for v in kwargs.values()):

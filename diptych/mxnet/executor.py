@@ -138,7 +138,10 @@ class Executor:
         else:
             grads = list(out_grads)
         if len(grads) != len(self._recorded):
-            raise MXNetError(f"{len(grads)} gradients given for {len(self._recorded)} outputs")
+            if len(grads) < len(self._recorded):  # the rest gets none, as in MXNet
+                grads += [wrap(np.zeros(r.shape, r.dtype)) for r in self._recorded[len(grads) :]]
+            else:
+                raise MXNetError(f"{len(grads)} gradients given for {len(self._recorded)} outputs")
         for g in grads:
             if g is not None and not isinstance(g, NDArray):
                 raise TypeError("inputs must be NDArray")

@@ -6,11 +6,11 @@ from typing import Any
 
 from diptych.mxnet import random_state
 from diptych.mxnet.context import cpu, current_context, gpu, num_gpus
-from diptych.mxnet.ndarray.ndarray import NDArray, waitall
+from diptych.mxnet.ndarray.ndarray import waitall
 from diptych.mxnet.ndarray.register import operands_in_order
 from diptych.mxnet.ndarray.serialize import load as _load
 from diptych.mxnet.ndarray.serialize import save
-from diptych.mxnet.numpy.call import as_ndarray, operator
+from diptych.mxnet.numpy.call import as_ndarray, operator, tensors
 from diptych.mxnet.ops.registry import bind, find, names
 from diptych.mxnet.util import is_np_array, is_np_shape, reset_np, set_np, use_np, use_np_array, use_np_shape
 
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         out = kwargs.pop("out", None)
         kwargs.pop("name", None)
-        given, attrs, named = bind(op, args, kwargs, NDArray)
+        given, attrs, named = bind(op, args, kwargs, tensors())
         operands = operands_in_order(op, given, named)
         if op.count_key and op.count_key not in attrs:
             attrs[op.count_key] = str(len(operands))

@@ -147,7 +147,7 @@ class CallNode(Node):
         self.run()
         saved: list[Array] = self.args  # type: ignore[assignment]
         results = self.results or []
-        wrt = tuple(i for i, e in enumerate(self.inputs) if e is not None and p.in_types[i].dtype in FLOATS)
+        wrt = tuple(i for i, e in enumerate(self.inputs) if e is not None and p.in_types[i].dtype in p.kinds)
         for i, k in p.later:  # moving averages move with the backward pass, as in MXNet
             settle()
             saved[i][...] = results[k]

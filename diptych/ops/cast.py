@@ -85,6 +85,6 @@ class Cast(Elementwise):
         return k.cast(x, self.to)
 
     def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
-        if xs[0].dtype not in FLOATS or self.to not in FLOATS:
+        if "bool" in (xs[0].dtype, self.to):
             return (None,)
         return (g.cast(dys[0], xs[0].dtype),)

@@ -351,7 +351,7 @@ class Where(Elementwise):
 
     def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
         cond, a, b = xs
-        if a.dtype not in FLOATS:
+        if a.dtype == "bool":
             return None, None, None
         da, db = g.where(cond, dys[0], 0), g.where(cond, 0, dys[0])
         return None, sum_to(g, da, a.shape), sum_to(g, db, b.shape)

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["gradient"]
 
 _FLOATS = ("f32", "f64", "f16")
+_NUMBERS = (*_FLOATS, "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64")
 
 
 def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool = False,
-             heads: Sequence[str] | None = None) -> Graph:  # fmt: skip
+             heads: Sequence[str] | None = None, integers: bool = False) -> Graph:  # fmt: skip
     """The Graph that computes vector-Jacobian products.
 
     Its inputs are those of `graph`, then `d_<output>` for every float output (of those named in `heads`, when given):
@@ -28,6 +29,8 @@ def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool 
     Its outputs are `d_<input>` for every input named in `wrt` (default: all of float type), and with `keep_outputs`
     those of `graph` as well, first. Composite operators without a gradient rule of their own get it from their
     decomposition; an operator that has none stops here with an UnsupportedError that names the layer.
+    With `integers`, values of integer type carry gradients too (in their own arithmetic), as they do in MXNet; an operator
+    that gives integers and has no rule is then constant.
 
     >>> from diptych.ir import TensorType
     >>> g = Builder("square")
@@ -35,11 +38,12 @@ def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool 
     >>> print(*gradient(g.finish({"y": g.mul(x, x)})).input_names)
     x d_y
     """
+    kinds = _NUMBERS if integers else _FLOATS
     if wrt is None:
-        wrt = [n for n, t in graph.input_types().items() if t.dtype in _FLOATS]
+        wrt = [n for n, t in graph.input_types().items() if t.dtype in kinds]
     if unknown := sorted(set(wrt) - set(graph.input_names)):
         raise InputError(f"no inputs named {', '.join(unknown)}; the graph has {', '.join(graph.input_names)}")
-    if whole := [n for n in wrt if graph.input_types()[n].dtype not in _FLOATS]:
+    if whole := [n for n in wrt if graph.input_types()[n].dtype not in kinds]:
         raise InputError(f"inputs {', '.join(whole)} are not of float type and have no gradient")
     graph = _with_rules(graph)
     g = Builder(f"{graph.name}_gradient")
@@ -56,10 +60,10 @@ def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool 
         arrived[v] = g.add(arrived[v], d) if v in arrived else d
 
     for name, v in zip(graph.output_names, graph.outputs, strict=True):
-        if graph.types[v].dtype in _FLOATS and (heads is None or name in heads):
+        if graph.types[v].dtype in kinds and (heads is None or name in heads):
             add(v, g.input(f"d_{name}", graph.types[v]))
     sources = [graph.inputs[graph.input_names.index(n)] for n in wrt]
-    active = _depending(graph, sources)
+    active = _depending(graph, sources, kinds)
     for node in reversed(graph.nodes):
         if any(v in arrived for v in node.outputs) and any(v in active for v in node.inputs):
             _backward(g, node, values, arrived, active, add)
@@ -76,12 +80,12 @@ def _with_rules(graph: Graph) -> Graph:
     return decompose(graph, keep=keep, also=also)
 
 
-def _depending(graph: Graph, sources: Sequence[int]) -> set[int]:
-    """The float values that depend on `sources`."""
+def _depending(graph: Graph, sources: Sequence[int], kinds: Sequence[str]) -> set[int]:
+    """The values of these element types that depend on `sources`."""
     found = set(sources)
     for node in graph.nodes:
         if found.intersection(node.inputs):
-            found.update(v for v in node.outputs if graph.types[v].dtype in _FLOATS)
+            found.update(v for v in node.outputs if graph.types[v].dtype in kinds)
     return found
 
 
@@ -94,6 +98,8 @@ def _backward(g: Builder, node: Node, values: dict[int, Value], arrived: dict[in
     """Pass what arrived at the results of a node on to its operands."""
     rule = getattr(node.op, "gradient", None)
     where = f" [layer {node.name}]" if node.name else ""
+    if rule is None and all(values[v].dtype not in _FLOATS for v in node.outputs):
+        return  # only reached where integers carry gradients
     if rule is None:
         raise UnsupportedError(
             f"{node.op.name}{where} has no gradient; take it with respect to inputs that do not pass through it"

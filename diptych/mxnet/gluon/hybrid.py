@@ -14,6 +14,7 @@ from diptych.mxnet.gluon.parameter_dict import ParameterDict
 from diptych.mxnet.gluon.scope import flatten, gather, regroup
 from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.symbol.symbol import Symbol
+from diptych.mxnet.util import is_np_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,15 +129,21 @@ class HybridBlock(Block):
                 if x is None:
                     placed.append(None)
                     continue
-                inputs.append(symbol.var("data" if count == 1 else f"data{len(inputs)}"))
+                made = symbol.var("data" if count == 1 else f"data{len(inputs)}")
+                inputs.append(made.as_np_ndarray() if is_np_array() else made)
                 placed.append(inputs[-1])
             grouped, _ = regroup(placed, self._in_format)
-            params = {k: v.var() for k, v in self._reg_params.items()}
+            params = self._variables()
             with self.name_scope():
                 out = self.hybrid_forward(symbol, *grouped, **params)
             flat_out, self._out_format = flatten(out, "output")
             self._cached_graph = inputs, symbol.Group(flat_out) if len(flat_out) > 1 else flat_out[0]
         return self._cached_graph  # type: ignore[no-any-return]
+
+    def _variables(self) -> dict[str, Symbol]:
+        """The parameters as variables, of the kind of symbols in use."""
+        made = {k: v.var() for k, v in self._reg_params.items()}
+        return {k: v.as_np_ndarray() for k, v in made.items()} if is_np_array() else made
 
     def _build_cache(self, *args: Any) -> None:
         inputs, out = self._get_graph(*args)
@@ -257,7 +264,7 @@ class HybridBlock(Block):
             return self.hybrid_forward(ndarray, x, *args, **params)
         if not symbols_given:
             raise ValueError("In HybridBlock, there must be one NDArray or one Symbol in the input. Please check the type of the args.")
-        symbols = {k: v.var() for k, v in self._reg_params.items()}
+        symbols = self._variables()
         with self.name_scope():
             return self.hybrid_forward(symbol, x, *args, **symbols)
 

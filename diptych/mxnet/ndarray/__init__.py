@@ -22,6 +22,12 @@ def __getattr__(name: str) -> Any:
         from diptych.mxnet.cached_op import CachedOp
 
         return CachedOp
+    if name in ("np", "npx"):
+        import importlib
+
+        made = importlib.import_module("diptych.mxnet.numpy" if name == "np" else "diptych.mxnet.numpy_extension")
+        globals()[name] = made
+        return made
     found = public_names_of("op").get(name) or public_names_of("_internal").get(name)
     if found is None:
         raise AttributeError(f"module 'diptych.mxnet.ndarray' has no attribute {name!r}")

@@ -76,7 +76,8 @@ def while_loop(cond: Callable[..., Any], func: Callable[..., Any], loop_vars: An
     steps = 0
     while steps < int(max_iterations) and bool(_scalar(cond(*variables))):
         out, new = func(*variables)
-        flat, form = flatten(out, "while output") if not (isinstance(out, (list, tuple)) and not out) else ([], [])
+        none = out is None or (isinstance(out, (list, tuple)) and not out)
+        flat, form = ([], []) if none else flatten(out, "while output")
         new = [new] if isinstance(new, NDArray) else list(new)
         if len(new) != len(variables):
             raise ValueError("The length of loop_vars should be consistent during the loop")

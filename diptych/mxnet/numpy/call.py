@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,39 @@ from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.ops.registry import spell
 from diptych.mxnet.tape import state
 
-__all__ = ["as_ndarray", "fallback", "operator"]
+__all__ = ["as_ndarray", "fallback", "is_symbol", "is_tensor", "operator", "tensors"]
 
 
-def as_ndarray(x: NDArray) -> Any:
-    """The array as an `mx.np.ndarray`."""
+def is_symbol(x: Any) -> bool:
+    """Whether x is a symbol: these functions build graphs of symbols as they compute with arrays."""
+    module = sys.modules.get("diptych.mxnet.symbol.symbol")  # where it is not loaded, nothing is a symbol
+    return module is not None and isinstance(x, module.Symbol)
+
+
+def tensors() -> tuple[type, ...]:
+    """The classes of arrays and symbols."""
+    module = sys.modules.get("diptych.mxnet.symbol.symbol")
+    return (NDArray,) if module is None else (NDArray, module.Symbol)
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether x is an array or a symbol."""
+    return isinstance(x, NDArray) or is_symbol(x)
+
+
+def as_ndarray(x: Any) -> Any:
+    """The array as an `mx.np.ndarray`, the symbol as one of the NumPy-like interface."""
     from diptych.mxnet.numpy.multiarray import ndarray
 
-    return x._as(ndarray)
+    return x._as(ndarray) if isinstance(x, NDArray) else x.as_np_ndarray()
 
 
 def operator(op: str, *operands: Any, out: Any = None, **attrs: Any) -> Any:
-    """The result of an operator; attributes that are None are left out."""
+    """The result of an operator on arrays or symbols; attributes that are None are left out."""
+    if any(is_symbol(x) for x in operands):
+        from diptych.mxnet.symbol.np_symbol import apply
+
+        return apply(op, operands, {k: spell(v) for k, v in attrs.items() if v is not None})
     before, state.np_shape = state.np_shape, True
     try:
         found = invoke_all(op, [_operand(x) for x in operands], {k: spell(v) for k, v in attrs.items() if v is not None}, out)
@@ -41,7 +63,9 @@ def _operand(x: Any) -> NDArray:
 
 
 def floating(x: Any) -> Any:
-    """The array itself if it is of a float type, else as float32."""
+    """The array itself if it is of a float type, else as float32; symbols, whose type is open, as they are."""
+    if is_symbol(x):
+        return x
     x = as_ndarray(_operand(x))
     return x if x._data.dtype.kind == "f" else operator("Cast", x, dtype="float32")
 
@@ -74,6 +98,8 @@ def fallback(function: Any, name: str) -> Any:
         ctx, out = kwargs.pop("ctx", None), kwargs.pop("out", None)
         del ctx
         operands = [v for v in (*args, *kwargs.values()) if isinstance(v, NDArray)]
+        if any(is_symbol(v) for v in (*args, *kwargs.values())):
+            raise MXNetError(f"np.{name} is there for arrays only, not for symbols")
         wide = any(v._data.dtype == np.float64 for v in operands) or kwargs.get("dtype") in (np.float64, "float64")
         result = _wrapped(function(*(_plain(a) for a in args), **{k: _plain(v) for k, v in kwargs.items()}), wide)
         if out is not None:

@@ -10,10 +10,10 @@ from diptych.mxnet.base import dtype_name
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray import indexing
 from diptych.mxnet.ndarray.ndarray import NDArray
-from diptych.mxnet.numpy.call import as_ndarray, operator
+from diptych.mxnet.numpy.call import as_ndarray, is_tensor, operator
 from diptych.mxnet.tape import state
 
-__all__ = ["binary", "ndarray"]
+__all__ = ["COMPARISONS", "METHODS", "OPERATORS", "binary", "function_method", "ndarray", "operator_method"]
 
 # Python's name -> operator on two arrays, array with a number, number with an array.
 _TABLE: dict[str, tuple[str, str, str]] = {
@@ -45,18 +45,20 @@ _NUMBERS = (int, float, bool, np.generic)
 def binary(name: str, a: Any, b: Any, out: Any = None) -> Any:
     """Apply a binary operator to arrays and numbers, in any combination."""
     both, right, left = _TABLE[name]
-    if isinstance(a, NDArray) and isinstance(b, _NUMBERS):
+    if is_tensor(a) and isinstance(b, _NUMBERS):
         return operator(right, a, out=out, scalar=b.item() if isinstance(b, np.generic) else b)
-    if isinstance(b, NDArray) and isinstance(a, _NUMBERS):
+    if is_tensor(b) and isinstance(a, _NUMBERS):
         return operator(left, b, out=out, scalar=a.item() if isinstance(a, np.generic) else a)
     if name == "truediv" and all(isinstance(x, NDArray) and x._data.dtype.kind in "iub" for x in (a, b)):
         a, b = operator("Cast", a, dtype="float32"), operator("Cast", b, dtype="float32")
     return operator(both, a, b, out=out)
 
 
-def _method(name: str, reverse: bool = False) -> Any:
+def operator_method(name: str, reverse: bool = False) -> Any:
+    """The method of a binary operator, as `__add__` and `__radd__`."""
+
     def method(self: Any, other: Any) -> Any:
-        if not isinstance(other, (NDArray, np.ndarray, list, tuple, *_NUMBERS)):
+        if not is_tensor(other) and not isinstance(other, (np.ndarray, list, tuple, *_NUMBERS)):
             return NotImplemented
         return binary(name, other, self) if reverse else binary(name, self, other)
 
@@ -206,7 +208,9 @@ class ndarray(NDArray):
         return self
 
 
-def _function(name: str) -> Any:
+def function_method(name: str) -> Any:
+    """The method that calls a function of `mx.np`."""
+
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         from diptych.mxnet import numpy
 
@@ -217,11 +221,14 @@ def _function(name: str) -> Any:
     return method
 
 
-for _name in ("add", "sub", "mul", "truediv", "mod", "pow", "and", "or", "xor"):
-    setattr(ndarray, f"__{_name}__", _method(_name))
-    setattr(ndarray, f"__r{_name}__", _method(_name, reverse=True))
+OPERATORS = ("add", "sub", "mul", "truediv", "mod", "pow", "and", "or", "xor")
+COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le")
+METHODS = ["sum", "mean", "max", "min", "prod", "std", "var", "argmax", "argmin", "cumsum", "dot", "clip", "repeat", "take", "swapaxes", "any", "all", "round", "abs", "exp", "log", "sqrt", "square", "tile", "sort", "argsort", "nonzero", "split", "sin", "cos", "tanh", "broadcast_to", "broadcast_like", "floor", "ceil", "sign", "diag", "diagonal", "trace"]
+for _name in OPERATORS:
+    setattr(ndarray, f"__{_name}__", operator_method(_name))
+    setattr(ndarray, f"__r{_name}__", operator_method(_name, reverse=True))
     setattr(ndarray, f"__i{_name}__", _in_place(_name))
-for _name in ("eq", "ne", "gt", "ge", "lt", "le"):
-    setattr(ndarray, f"__{_name}__", _method(_name))
-for _name in ["sum", "mean", "max", "min", "prod", "std", "var", "argmax", "argmin", "cumsum", "dot", "clip", "repeat", "take", "swapaxes", "any", "all", "round", "abs", "exp", "log", "sqrt", "square", "tile", "sort", "argsort", "nonzero", "split", "sin", "cos", "tanh", "broadcast_to", "broadcast_like", "floor", "ceil", "sign"]:
-    setattr(ndarray, _name, _function(_name))
+for _name in COMPARISONS:
+    setattr(ndarray, f"__{_name}__", operator_method(_name))
+for _name in METHODS:
+    setattr(ndarray, _name, function_method(_name))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "converter_of", "has_graph", "host_of", "prepare", "run_host"]
 
 FLOATS = ("f32", "f64", "f16")
+NUMBERS = (*FLOATS, "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64")
 
 
 class Prepared:
@@ -59,7 +60,13 @@ class Prepared:
 
     def differentiable(self) -> tuple[int, ...]:
         """The positions of visible results that a gradient can arrive at."""
-        return tuple(i for i in range(self.visible) if self.out_types[i].dtype in FLOATS)
+        return tuple(i for i in range(self.visible) if self.out_types[i].dtype in self.kinds)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The element types that carry gradients: floats, and integers where no float comes in and goes out."""
+        both = all(any(t.dtype in FLOATS for t in types) for types in (self.in_types, self.out_types))
+        return FLOATS if both else NUMBERS
 
     def vjp(self, wrt: tuple[int, ...]) -> Prepared:
         """The vector-Jacobian product: operands, then gradients of the float results -> gradients of operands `wrt`."""
@@ -70,7 +77,7 @@ class Prepared:
                 graph = replace(graph, outputs=graph.outputs[: self.visible],
                                 output_names=graph.output_names[: self.visible])  # fmt: skip
             try:
-                made = gradient(graph, [graph.input_names[i] for i in wrt])
+                made = gradient(graph, [graph.input_names[i] for i in wrt], integers=self.kinds is NUMBERS)
             except DiptychError as error:
                 raise MXNetError(f"{graph.name}: {error}") from error
             # Plain names again, so that this gradient has one too.

@@ -82,6 +82,12 @@ for _name, _op in (*FUNCTIONS.items(), ("pow", "pow"), ("hypot", "hypot")):
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("np", "npx"):
+        import importlib
+
+        made = importlib.import_module("diptych.mxnet.symbol.numpy" if name == "np" else "diptych.mxnet.numpy_extension")
+        globals()[name] = made
+        return made
     found = public_names_of("op").get(name) or public_names_of("_internal").get(name)
     if found is None:
         raise AttributeError(f"module 'diptych.mxnet.symbol' has no attribute {name!r}")

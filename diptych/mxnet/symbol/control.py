@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from diptych.frontends.mxnet.attributes import Attributes
+from diptych.ir import TensorType
+from diptych.ir.types import numpy_dtype
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.ndarray import control_flow
 from diptych.mxnet.symbol.node import thaw, topological
@@ -81,7 +85,24 @@ def _while_loop(node: SymNode, a: Attributes, xs: list[NDArray]) -> list[NDArray
         results = step([every[i] for i in func_at])
         return results[:count], results[count:]
 
-    outs, final = control_flow.while_loop(condition, advance, list(xs[:variables]), a.integer("max_iterations"))
-    if count and not outs:
-        raise MXNetError(f"_while_loop (layer {node.name}): its body never ran, so the shapes of its outputs are unknown")
+    most = a.integer("max_iterations")
+    outs, final = control_flow.while_loop(condition, advance, list(xs[:variables]), most)
+    if count and not outs:  # the body never ran: its results are zeros, of the shapes that follow from the operands
+        outs = _empty(node, [xs[i] for i in func_at], count, most)
     return [*outs, *final]
+
+
+def _empty(node: SymNode, xs: list[NDArray], count: int, most: int) -> list[NDArray]:
+    from diptych.mxnet.imperative import type_of, wrap
+    from diptych.mxnet.symbol.infer import FullInference
+
+    graph = node.subgraphs[1]
+    types = {graph.nodes[i].name: TensorType(*type_of(x._data)) for i, x in zip(graph.arg_nodes, xs)}
+    found = FullInference(graph, types).run()
+    made = []
+    for head in graph.heads[:count]:
+        shape = found.shape(head)
+        if shape is None:
+            raise MXNetError(f"_while_loop (layer {node.name}): its body never ran, and the shapes of its outputs stay unknown")
+        made.append(wrap(np.zeros((most, *shape), numpy_dtype(found.dtype(head)))))
+    return made

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from diptych.mxnet import attribute
 from diptych.mxnet import name as naming
+from diptych.mxnet.attribute import AttrScope
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.ndarray.control_flow import flatten, regroup
 from diptych.mxnet.symbol.node import Entry, SymNode, freeze, topological
@@ -31,6 +33,14 @@ class _Body:
     def closure(self) -> list[SymNode]:
         """The variables that are not its own: they come from outside."""
         return [v for v in self.variables if v.name not in self.own]
+
+
+def _subgraph_scope(name: str) -> AttrScope:
+    """Attributes for the symbols of a body: the name of the subgraph they are in, each name given out once."""
+    inside = attribute.current().get(None).get("__subgraph_name__", "")
+    name = f"{inside}${name}" if inside else name
+    AttrScope._subgraph_names[name] += 1
+    return AttrScope(__subgraph_name__=f"{name}{AttrScope._subgraph_names[name] - 1}")
 
 
 def _variable(name: str) -> Symbol:
@@ -64,12 +74,13 @@ def foreach(body: Any, data: Any, init_states: Any, name: str = "foreach") -> tu
     """Run `body(slice, states) -> (outputs, states)` over the first axis; outputs are stacked."""
     datas, data_form = _flat(data, "foreach input")
     states, state_form = _flat(init_states, "foreach states")
-    name = naming.current().get(None, name)
+    own_name, name = name, naming.current().get(None, name)
     data_names = [f"{name}_data{i}" for i in range(len(datas))]
     state_names = [f"{name}_state{i}" for i in range(len(states))]
     given, _ = regroup([_variable(n) for n in data_names], data_form)
     held = regroup([_variable(n) for n in state_names], state_form)[0] if states else []
-    out, new = body(given, held)
+    with _subgraph_scope(own_name):
+        out, new = body(given, held)
     outs, out_form = _flat(out, "foreach output")
     news, new_form = _flat(new, "foreach loop_vars")
     if len(news) != len(states):
@@ -96,12 +107,14 @@ def while_loop(cond: Any, func: Any, loop_vars: Any, max_iterations: int | None 
     states, state_form = _flat([loop_vars] if single else list(loop_vars), "while loop_vars")
     if not states:
         raise ValueError("loop_vars should contain at least one element")
-    name = naming.current().get(None, name)
+    own_name, name = name, naming.current().get(None, name)
     names = [f"{name}_var{i}" for i in range(len(states))]
     own, _ = regroup([_variable(n) for n in names], state_form)
-    test = _Body(_entries([cond(*own)], "while_loop"), names)
-    out, new = func(*own)
-    outs, out_form = _flat(out, "while output")
+    with _subgraph_scope(f"{own_name}_cond"):
+        test = _Body(_entries([cond(*own)], "while_loop"), names)
+    with _subgraph_scope(f"{own_name}_func"):
+        out, new = func(*own)
+    outs, out_form = _flat([] if out is None else out, "while output")
     news, _ = _flat([new] if isinstance(new, Symbol) else list(new), "while loop_vars")
     if len(news) != len(states):
         raise ValueError("The length of loop_vars should be consistent during the loop")
@@ -125,10 +138,13 @@ def while_loop(cond: Any, func: Any, loop_vars: Any, max_iterations: int | None 
 
 def cond(pred: Any, then_func: Any, else_func: Any, name: str = "cond") -> Any:
     """The result of one of two functions, chosen by a value when the graph runs."""
-    name = naming.current().get(None, name)
-    test = _Body(_entries([pred], "cond"), [])
-    then, form = _flat(then_func(), "then_func")
-    other, other_form = _flat(else_func(), "else_func")
+    own_name, name = name, naming.current().get(None, name)
+    with _subgraph_scope(f"{own_name}_pred"):
+        test = _Body(_entries([pred], "cond"), [])
+    with _subgraph_scope(f"{own_name}_then"):
+        then, form = _flat(then_func(), "then_func")
+    with _subgraph_scope(f"{own_name}_else"):
+        other, other_form = _flat(else_func(), "else_func")
     if len(then) != len(other) or form != other_form:
         raise ValueError("then_func and else_func must return the same number of symbols")
     bodies = [test, _Body(_entries(then, "cond"), []), _Body(_entries(other, "cond"), [])]

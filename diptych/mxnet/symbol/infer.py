@@ -18,7 +18,7 @@ from diptych.mxnet.base import CODE_DTYPES, MXNetError, dtype_name
 from diptych.mxnet.ops import live
 from diptych.mxnet.ops.prepare import converter_of, run_host
 from diptych.mxnet.ops.registry import find
-from diptych.mxnet.symbol import backward
+from diptych.mxnet.symbol import backward, infer_control
 from diptych.mxnet.symbol.node import SymNode, topological
 from diptych.mxnet.tape import state
 from diptych.ops.build import Builder
@@ -35,6 +35,12 @@ class FullInference(Inference):
     """Shape inference over all operators: labels count, and so do operators that only running programs have."""
 
     rules = backward.RULES
+
+    def _visit(self, i: int) -> None:
+        if self.symbol.nodes[i].op in infer_control.CONTROL:
+            infer_control.visit(self, i)
+        else:
+            super()._visit(i)
 
     def _forward(self, i: int, count: int) -> None:
         node = self.symbol.nodes[i]

@@ -291,11 +291,13 @@ class Symbol(Arithmetic):
 
     def as_np_ndarray(self) -> Symbol:
         """The symbol for the NumPy-like interface."""
-        return self
+        from diptych.mxnet.symbol.np_symbol import NumpySymbol
+
+        return NumpySymbol(self._heads)
 
     def as_nd_ndarray(self) -> Symbol:
         """The symbol for the classic interface."""
-        return self
+        return self if type(self) is Symbol else Symbol(self._heads)
 
     def _refused(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedForSymbol(self._refused, None)
