@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from diptych.mxnet.ndarray.ndarray import NDArray
 
-__all__ = ["CustomOp", "CustomOpProp", "get_all_registered_operators", "register"]
+__all__ = ["CustomOp", "CustomOpProp", "OperatorArguments", "get_all_registered_operators", "get_operator_arguments", "register"]
 
 _PROPS: dict[str, type[CustomOpProp]] = {}
 
@@ -192,3 +192,28 @@ class _CustomNode(Node):
         finally:
             state.recording = recording
         return [*grads, *[None] * len(self.aux)]
+
+
+class OperatorArguments(NamedTuple):
+    """The arguments of an operator: how many, their names, and what they may be."""
+
+    narg: int
+    names: list[str]
+    types: list[str]
+
+
+def get_operator_arguments(op_name: str) -> OperatorArguments:
+    """The arguments of a registered operator, inputs first.
+
+    >>> get_operator_arguments("Activation").names
+    ['data', 'act_type']
+    """
+    from diptych.mxnet.ops.registry import find
+
+    op = find(op_name)
+    names = [*op.inputs, *op.attributes]
+    types = ["NDArray-or-Symbol[]" if op.variadic and n == op.inputs[-1] else "NDArray-or-Symbol" for n in op.inputs]
+    for a in op.attributes.values():
+        kind = "{" + ", ".join(repr(c) for c in a.kind[1:-1].split("|")) + "}" if a.kind.startswith("{") else a.kind
+        types.append(f"{kind}, required" if a.default is None else f"{kind}, optional, default={a.default}")
+    return OperatorArguments(len(names), names, types)
