@@ -123,10 +123,10 @@ class Executor:
 
     def backward(self, out_grads: Any = None, is_train: bool = True) -> None:
         """Carry gradients back into the gradient arrays; loss layers need no `out_grads`."""
-        if not self._recorded:
-            if any(r != "null" for r in self._reqs):
-                raise MXNetError("call forward before backward")
+        if all(r == "null" for r in self._reqs):
             return
+        if not self._recorded:  # as in MXNet, the forward pass need not be asked for
+            self.forward(is_train=is_train)
         if any(r._entry is not None and r._entry.node.used for r in self._recorded):
             self._recorded = self._run()  # a second backward pass for one forward pass
         if out_grads is None:
@@ -137,11 +137,8 @@ class Executor:
             grads = [out_grads[n] for n in self._output_names]
         else:
             grads = list(out_grads)
-        if len(grads) != len(self._recorded):
-            if len(grads) < len(self._recorded):  # the rest gets none, as in MXNet
-                grads += [wrap(np.zeros(r.shape, r.dtype)) for r in self._recorded[len(grads) :]]
-            else:
-                raise MXNetError(f"{len(grads)} gradients given for {len(self._recorded)} outputs")
+        grads = grads[: len(self._recorded)]  # as in MXNet, more are passed over, and outputs without one get zeros
+        grads += [wrap(np.zeros(r.shape, r.dtype)) for r in self._recorded[len(grads) :]]
         for g in grads:
             if g is not None and not isinstance(g, NDArray):
                 raise TypeError("inputs must be NDArray")

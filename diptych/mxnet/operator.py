@@ -91,8 +91,10 @@ def register(reg_name: str) -> Callable[[type[CustomOpProp]], type[CustomOpProp]
 
 
 def get_all_registered_operators() -> list[str]:
-    """The names of all custom operators."""
-    return list(_PROPS)
+    """The names of all operators, aliases included."""
+    from diptych.mxnet.ops.registry import names
+
+    return list(names())
 
 
 def check_type(attrs: dict[str, str]) -> None:

@@ -19,13 +19,13 @@ __all__ = ["as_ndarray", "fallback", "is_symbol", "is_tensor", "operator", "tens
 def is_symbol(x: Any) -> bool:
     """Whether x is a symbol: these functions build graphs of symbols as they compute with arrays."""
     module = sys.modules.get("diptych.mxnet.symbol.symbol")  # where it is not loaded, nothing is a symbol
-    return module is not None and isinstance(x, module.Symbol)
+    return hasattr(module, "Symbol") and isinstance(x, module.Symbol)
 
 
 def tensors() -> tuple[type, ...]:
     """The classes of arrays and symbols."""
     module = sys.modules.get("diptych.mxnet.symbol.symbol")
-    return (NDArray,) if module is None else (NDArray, module.Symbol)
+    return (NDArray, module.Symbol) if hasattr(module, "Symbol") else (NDArray,)
 
 
 def is_tensor(x: Any) -> bool:

@@ -54,6 +54,8 @@ class SymNode:
         """How many results can be seen."""
         if self.op is None:
             return 1
+        if self.op == "_np_call":
+            return int(self.attrs["outputs"])
         if self.op == "Custom":
             from diptych.mxnet.operator import property_of
 

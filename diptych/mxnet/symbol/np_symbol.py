@@ -13,7 +13,7 @@ from diptych.mxnet.symbol.symbol import Symbol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NumpySymbol", "apply"]
+__all__ = ["NumpySymbol", "NumpySymbolList", "apply"]
 
 
 def apply(op: str, operands: Sequence[Any], attrs: dict[str, str]) -> Any:
@@ -24,6 +24,10 @@ def apply(op: str, operands: Sequence[Any], attrs: dict[str, str]) -> Any:
     heads = compose(op, tuple(operands), dict(attrs), Symbol)
     made = [NumpySymbol([h]) for h in heads]
     return made[0] if len(made) == 1 else made
+
+
+class NumpySymbolList(list[Any]):
+    """Several results of one call."""
 
 
 class NumpySymbol(Symbol):
@@ -112,8 +116,19 @@ class NumpySymbol(Symbol):
         return operator("_np_squeeze", self, axis=axis)
 
 
+def _function_method(name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from diptych.mxnet.symbol import numpy
+
+        return getattr(numpy, name)(self, *args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"`mx.sym.np.{name}` of this symbol."
+    return method
+
+
 for _name in multiarray.METHODS:
-    setattr(NumpySymbol, _name, multiarray.function_method(_name))
+    setattr(NumpySymbol, _name, _function_method(_name))
 for _name in multiarray.OPERATORS:
     setattr(NumpySymbol, f"__{_name}__", multiarray.operator_method(_name))
     setattr(NumpySymbol, f"__r{_name}__", multiarray.operator_method(_name, reverse=True))

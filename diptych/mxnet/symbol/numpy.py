@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from diptych.mxnet.base import dtype_name
 from diptych.mxnet.ops.registry import spell
+from diptych.mxnet.symbol.np_deferred import deferred
 from diptych.mxnet.symbol.np_symbol import NumpySymbol, apply
 
-__all__ = ["arange", "blackman", "eye", "full", "hamming", "hanning", "identity", "indices", "linspace", "logspace", "ones", "zeros"]
+__all__ = ["arange", "eye", "identity", "linalg", "ones", "random", "zeros"]
 
 _Symbol = NumpySymbol
 
@@ -34,28 +36,10 @@ def ones(shape: Any, dtype: Any = None, order: str = "C", ctx: Any = None) -> An
     return _make("_npi_ones", dtype, ctx, shape=_extents(shape))
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", ctx: Any = None, out: Any = None) -> Any:
-    """One value everywhere."""
-    return _make("_full", dtype, ctx, shape=_extents(shape), value=fill_value)
-
-
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, ctx: Any = None) -> Any:
     """Evenly spaced values."""
     first, last = (0, start) if stop is None else (start, stop)
     return _make("_npi_arange", dtype, ctx, start=first, stop=last, step=step)
-
-
-def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None,
-             axis: int = 0, ctx: Any = None) -> Any:  # fmt: skip
-    """`num` evenly spaced values from start to stop."""
-    made = _make("_linspace", dtype, ctx, start=start, stop=stop, num=num, endpoint=endpoint)
-    return (made, (stop - start) / (num - bool(endpoint))) if retstep else made
-
-
-def logspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: float = 10.0, dtype: Any = None,
-             axis: int = 0, ctx: Any = None) -> Any:  # fmt: skip
-    """`num` values from base ** start to base ** stop, evenly spaced in their logarithm."""
-    return _make("_npi_logspace", dtype, ctx, start=start, stop=stop, num=num, endpoint=endpoint, base=base)
 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None, **kwargs: Any) -> Any:
@@ -68,27 +52,37 @@ def identity(n: int, dtype: Any = None, ctx: Any = None) -> Any:
     return _make("_npi_identity", dtype, ctx, shape=(n, n))
 
 
-def indices(dimensions: Any, dtype: Any = None, ctx: Any = None) -> Any:
-    """The index of every element along each axis."""
-    return _make("_npi_indices", "int32" if dtype is None else dtype, ctx, dimensions=tuple(dimensions))
+# Functions that are operators, or made of such, whatever the shapes: they become part of one compiled graph.
+_DIRECT = frozenset({
+    "add", "subtract", "multiply", "divide", "true_divide", "mod", "power", "maximum", "minimum", "equal", "not_equal", "greater",
+    "greater_equal", "less", "less_equal", "negative", "absolute", "abs", "sign", "square", "exp", "expm1", "log", "log10",
+    "log2", "log1p", "sqrt", "cbrt", "sin", "cos", "tanh", "floor", "ceil", "trunc", "rint", "sum", "mean", "max", "min",
+    "transpose", "swapaxes", "expand_dims", "squeeze", "concatenate", "concat", "stack", "dot", "reshape",
+})  # fmt: skip
 
 
-def hanning(M: int, dtype: Any = None, ctx: Any = None) -> Any:
-    """The Hanning window."""
-    return _make("_npi_hanning", dtype, ctx, M=M)
+class _Space:
+    """A namespace of `mx.np` whose functions make nodes."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        from diptych.mxnet import numpy
+
+        getattr(getattr(numpy, self._name), name)  # an AttributeError where it is not there
+        return partial(deferred, f"{self._name}.{name}")
 
 
-def hamming(M: int, dtype: Any = None, ctx: Any = None) -> Any:
-    """The Hamming window."""
-    return _make("_npi_hamming", dtype, ctx, M=M)
-
-
-def blackman(M: int, dtype: Any = None, ctx: Any = None) -> Any:
-    """The Blackman window."""
-    return _make("_npi_blackman", dtype, ctx, M=M)
+random, linalg = _Space("random"), _Space("linalg")
 
 
 def __getattr__(name: str) -> Any:
     from diptych.mxnet import numpy
 
-    return getattr(numpy, name)
+    found = getattr(numpy, name)
+    if not callable(found) or isinstance(found, type):
+        return found
+    if name in _DIRECT:
+        return found
+    return partial(deferred, name)

@@ -14,7 +14,7 @@ from diptych.mxnet.imperative import call, invoke_all, type_of, wrap
 from diptych.mxnet.ops import live
 from diptych.mxnet.ops.prepare import Prepared, converter_of, finish, has_graph
 from diptych.mxnet.ops.registry import find
-from diptych.mxnet.symbol import control
+from diptych.mxnet.symbol import control, np_call
 from diptych.mxnet.symbol.node import topological
 from diptych.mxnet.tape import state
 from diptych.ops.build import Builder
@@ -67,7 +67,9 @@ def stepwise(order: list[SymNode], heads: Any, operands: Mapping[str, NDArray], 
                 monitor(n.name, operands[n.name])
             continue
         xs = [env[id(m)][k] for m, k in n.inputs]
-        if n.subgraphs:
+        if n.op == np_call.OP:
+            env[id(n)] = np_call.run(n.attrs, xs)
+        elif n.subgraphs:
             env[id(n)] = control.run(n, xs)
         else:
             env[id(n)] = invoke_all(n.op, xs, n.attrs, shape=shapes.get(n.name) if shapes and not xs else None)
@@ -91,7 +93,7 @@ def prepared_symbol(symbol: Symbol, order: list[SymNode], variables: list[SymNod
 
 def _prepare(order: list[SymNode], heads: Any, variables: list[SymNode], types: Any, train: bool,
              shapes: Mapping[str, tuple[int, ...]]) -> Prepared | None:  # fmt: skip
-    if any(n.op is not None and (not has_graph(n.op, train) or n.subgraphs or n.op in ("_while_loop", "Custom")) for n in order):
+    if any(n.op is not None and (not has_graph(n.op, train) or n.subgraphs or n.op in ("_while_loop", "Custom", np_call.OP)) for n in order):
         return None
     g = Builder("symbol")
     effects = Effects(train=train)
