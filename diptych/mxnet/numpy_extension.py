@@ -41,6 +41,10 @@ _MORE = {"masked_softmax": "softmax", "batch_norm": "BatchNorm", "sequence_last"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "random":
+        from diptych.mxnet import numpy_random_extension
+
+        return numpy_random_extension
     full = f"_npx_{name}"
     op_name = names().get(full) or _MORE.get(name) or names().get(f"_contrib_{name}")
     if op_name is None:

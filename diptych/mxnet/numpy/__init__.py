@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as _numpy
 
-from diptych.mxnet.numpy import random
+from diptych.mxnet.numpy import linalg, random
 from diptych.mxnet.numpy.call import fallback
 from diptych.mxnet.numpy.functions import *  # noqa: F403
+from diptych.mxnet.numpy.moving import *  # noqa: F403
 from diptych.mxnet.numpy.multiarray import ndarray
+from diptych.mxnet.numpy.sums import *  # noqa: F403
 
 pi, e, inf, nan, newaxis = _numpy.pi, _numpy.e, _numpy.inf, _numpy.nan, None
 float16, float32, float64 = _numpy.float16, _numpy.float32, _numpy.float64
@@ -17,25 +19,13 @@ int8, uint8, int32, int64, bool_ = _numpy.int8, _numpy.uint8, _numpy.int32, _num
 bool = _numpy.bool_
 _NP = type("_np", (), {})
 
-__all__ = ["ndarray", "random"]
+__all__ = ["linalg", "ndarray", "random"]
 
 
-class _Linalg:
-    """`mx.np.linalg`: NumPy's functions, without gradients but for `norm`."""
-
-    def norm(self, x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> Any:
-        """The 2-norm (others have no gradient)."""
-        if ord in (None, 2, "fro") and (ord != 2 or axis is not None or x.ndim == 1):
-            from diptych.mxnet.numpy import functions
-
-            return getattr(functions, "sqrt")(getattr(functions, "sum")(x * x, axis=axis, keepdims=keepdims))  # noqa: B009
-        return fallback(_numpy.linalg.norm, "norm")(x, ord=ord, axis=axis, keepdims=keepdims)
-
-    def __getattr__(self, name: str) -> Any:
+def __getattr__(self, name: str) -> Any:
         return fallback(getattr(_numpy.linalg, name), name)
 
 
-linalg = _Linalg()
 
 
 def __getattr__(name: str) -> Any:

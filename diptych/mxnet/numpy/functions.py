@@ -11,7 +11,7 @@ from diptych.mxnet.base import dtype_name
 from diptych.mxnet.context import Context
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray, context_for_new
-from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator
+from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, is_tensor, operator
 from diptych.mxnet.numpy.multiarray import binary, ndarray
 
 _FLOAT_UNARY = ["exp", "expm1", "log", "log10", "log2", "log1p", "sqrt", "cbrt", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "degrees", "radians", "reciprocal"]
@@ -26,8 +26,35 @@ _BINARY = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "truedi
            "hypot": "hypot"}  # fmt: skip
 
 
+_DEFAULTS: dict[str, Any] = {"where": True, "casting": "same_kind", "order": "K", "dtype": None, "subok": True}
+_CASTINGS = ("no", "equiv", "safe", "same_kind", "unsafe")
+
+
+def _checked(name: str, kwargs: dict[str, Any]) -> None:
+    """Refuse the options of NumPy's ufuncs that these have not, and those that NumPy has not either."""
+    for key, value in kwargs.items():
+        if key not in _DEFAULTS:
+            raise TypeError(f"{key} is an invalid keyword to function '{name}'")
+        if value is _DEFAULTS[key] or value == _DEFAULTS[key]:
+            continue
+        known = not isinstance(value, str) or key == "order"
+        if key == "casting":
+            known = value in _CASTINGS
+        elif key == "dtype" and isinstance(value, str):
+            try:
+                known = bool(np.dtype(value).name)
+            except TypeError:
+                known = False
+        if known:
+            raise NotImplementedError(f"{key}={value} is not implemented yet for operator {name}")
+        raise TypeError(f"{key}={value} not understood for operator {name}")
+
+
 def _unary(name: str, op: str, to_float: bool) -> Any:
     def call(x: Any, out: Any = None, **kwargs: Any) -> Any:
+        _checked(name, kwargs)
+        if isinstance(x, NDArray) and isinstance(out, NDArray) and name.startswith(("is", "logical_not")) and out.dtype != np.bool_:
+            raise TypeError(f"{name}: out must be of type bool, not {out.dtype}")
         if isinstance(x, (int, float, bool, np.generic)):
             return getattr(np, name)(x)
         return operator(op, floating(x) if to_float else x, out=out)
@@ -39,7 +66,8 @@ def _unary(name: str, op: str, to_float: bool) -> Any:
 
 def _binary(name: str, op: str) -> Any:
     def call(x1: Any, x2: Any, out: Any = None, **kwargs: Any) -> Any:
-        if not isinstance(x1, NDArray) and not isinstance(x2, NDArray):
+        _checked(name, kwargs)
+        if not is_tensor(x1) and not is_tensor(x2):
             return getattr(np, name)(x1, x2)
         return binary(op, x1, x2, out)
 
@@ -203,7 +231,21 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 
 def einsum(subscripts: str, *operands: Any, **kwargs: Any) -> Any:
     """Sums of products by subscripts."""
-    return operator("_npi_einsum", *operands, subscripts=subscripts, num_args=len(operands))
+    op = "_npi_einsum" if _is_product(subscripts) else "_np_einsum_host"
+    made = operator(op, *operands, subscripts=subscripts, **({"num_args": len(operands)} if op == "_npi_einsum" else {}))
+    if (out := kwargs.get("out")) is not None:
+        out[...] = made
+        return out
+    return made
+
+
+def _is_product(subscripts: str) -> bool:
+    """Whether the subscripts say a batched product of two matrices, which is compiled."""
+    inputs, _, result = subscripts.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not result or len(terms) != 2 or "." in subscripts or any(len(set(t)) != len(t) for t in (*terms, result)):
+        return False
+    return not any(ch not in other and ch not in result for t, other in (terms, terms[::-1]) for ch in t)
 
 
 def outer(a: Any, b: Any) -> Any:
@@ -352,11 +394,6 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> Any:
     widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
     return operator("_npi_pad", x, pad_width=tuple(tuple(w) for w in widths), mode=mode,
                     constant_values=kwargs.get("constant_values"))  # fmt: skip
-
-
-def tril(m: Any, k: int = 0) -> Any:
-    """The lower triangle."""
-    return operator("_npi_tril", m, k=k)
 
 
 def copy(a: Any) -> Any:

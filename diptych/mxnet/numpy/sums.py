@@ -1,0 +1,210 @@
+"""Functions of `mx.np` that are made of others, gradients included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from diptych.mxnet.imperative import wrap
+from diptych.mxnet.ndarray.ndarray import NDArray
+from diptych.mxnet.numpy import functions
+from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator
+from diptych.mxnet.numpy.moving import diagonal
+
+__all__ = [
+    "around", "average", "bincount", "blackman", "diag_indices_from", "diff", "ediff1d", "hamming", "hanning", "indices", "inner",
+    "logspace", "nan_to_num", "percentile", "polyval", "quantile", "round", "round_", "trace", "unravel_index", "vdot",
+]  # fmt: skip
+
+
+def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, out: Any = None) -> Any:
+    """The sum along diagonals."""
+    found = operator("_np_sum", diagonal(a, offset, axis1, axis2), axis=-1)
+    return _into(out, found)
+
+
+def _into(out: Any, found: Any) -> Any:
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
+def vdot(a: Any, b: Any) -> Any:
+    """The product of all elements, summed."""
+    return functions.dot(as_ndarray(a).reshape(-1), as_ndarray(b).reshape(-1))
+
+
+def inner(a: Any, b: Any) -> Any:
+    """Products along the last axes, summed."""
+    if not a.ndim or not b.ndim:
+        return a * b
+    return functions.tensordot(a, b, axes=([a.ndim - 1], [b.ndim - 1]))
+
+
+def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, out: Any = None) -> Any:
+    """The mean, weighted when weights are given; with `returned` also the sum of the weights."""
+    a = floating(a)
+    if weights is None:
+        mean = functions.mean(a, axis=axis)  # type: ignore[attr-defined]
+        count = a.size // max(1, mean.size)
+        return [mean, functions.full_like(mean, count)] if returned else _into(out, mean)
+    weights = floating(weights)
+    if weights.shape != a.shape:
+        if axis is None or not isinstance(axis, int):
+            raise TypeError("Axis must be specified when shapes of a and weights differ.")
+        shape = [1] * a.ndim
+        shape[axis] = weights.size
+        weights = as_ndarray(weights).reshape(shape)
+    total = functions.sum(operator("_npi_broadcast_to", weights, shape=a.shape), axis=axis)  # type: ignore[attr-defined]
+    mean = functions.sum(a * weights, axis=axis) / total  # type: ignore[attr-defined]
+    return [mean, total] if returned else _into(out, mean)
+
+
+def _slice(a: Any, axis: int, begin: int, end: int) -> Any:
+    return as_ndarray(a)[(slice(None),) * axis + (slice(begin, end),)]
+
+
+def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    """The n-th differences of neighbours along an axis."""
+    if prepend is not None or append is not None:
+        raise NotImplementedError("prepend and append options are not supported yet")
+    if n < 0:
+        raise ValueError(f"order must be non-negative but got {n}")
+    axis %= a.ndim
+    for _ in range(n):
+        extent = a.shape[axis]
+        if extent < 2:
+            return _slice(a, axis, 0, 0)
+        a = _slice(a, axis, 1, extent) - _slice(a, axis, 0, extent - 1)
+    return a
+
+
+def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
+    """The differences of neighbours of the flattened array, with values put before and after."""
+
+    def flat(x: Any) -> Any:
+        x = x if isinstance(x, NDArray) else as_ndarray(wrap(np.asarray(x, ary.dtype)))
+        return as_ndarray(x).reshape(-1)
+
+    parts = [diff(flat(ary))]
+    if to_begin is not None:
+        parts.insert(0, flat(to_begin))
+    if to_end is not None:
+        parts.append(flat(to_end))
+    parts = [p for p in parts if p.size] or parts[:1]
+    return operator("_npi_concatenate", *parts, num_args=len(parts), axis=0) if len(parts) > 1 else parts[0]
+
+
+def polyval(p: Any, x: Any) -> Any:
+    """The polynomial with coefficients p, highest power first, at x."""
+    if not isinstance(p, NDArray) or not isinstance(x, NDArray):
+        raise TypeError("type not supported: np.polyval takes two arrays")
+    y = functions.zeros_like(x)
+    for i in range(p.shape[0]):
+        y = y * x + p[i]
+    return y
+
+
+def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None, **kwargs: Any) -> Any:
+    """NaN and the infinities replaced by numbers."""
+    if isinstance(x, (int, float)):
+        return np.nan_to_num(x, copy=copy, nan=nan, posinf=posinf, neginf=neginf)
+    if not isinstance(x, NDArray):
+        raise TypeError(f"Input data should be either number or ndarray, not {type(x)}")
+    if x.dtype.kind in "iub":
+        return x.copy() if copy else x
+    limits = np.finfo(x.dtype)
+    high, low = (float(limits.max) if posinf is None else posinf), (float(limits.min) if neginf is None else neginf)
+    values = x._data
+    keep = as_ndarray(wrap(np.isfinite(values)))
+    put = np.where(np.isnan(values), nan, np.where(values > 0, high, low)).astype(x.dtype)
+    found = functions.where(keep, x, as_ndarray(wrap(put)))
+    if not copy:
+        x[...] = found
+        return x
+    return found
+
+
+def around(x: Any, decimals: int = 0, out: Any = None, **kwargs: Any) -> Any:
+    """The elements rounded to a number of decimals, halves to even."""
+    if isinstance(x, (int, float)):
+        return np.around(x, decimals)
+    if not isinstance(x, NDArray):
+        raise TypeError(f"type {type(x)} not supported")
+    return _into(out, as_ndarray(wrap(np.asarray(np.around(x._data, decimals)))))
+
+
+round = round_ = around
+
+
+def _quantiles(name: str, scale: float) -> Any:
+    def call(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: Any = None, interpolation: str = "linear",
+             keepdims: bool = False) -> Any:  # fmt: skip
+        if overwrite_input is not None:
+            raise NotImplementedError("overwrite_input is not supported yet")
+        points = (q._data if isinstance(q, NDArray) else np.asarray(q)).astype(np.float64) / scale
+        values = a._data
+        kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
+        found = np.quantile(values.astype(np.float64), points, axis=axis, method=interpolation, keepdims=bool(keepdims))
+        return _into(out, as_ndarray(wrap(np.array(found, kind, order="C"))))
+
+    call.__name__ = name
+    call.__doc__ = f"numpy.{name} (without a gradient)."
+    return call
+
+
+quantile, percentile = _quantiles("quantile", 1.0), _quantiles("percentile", 100.0)
+
+
+def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    """How often each number occurs, or the sum of its weights."""
+    if minlength < 0:
+        raise ValueError("Minlength value should greater than 0")
+    found = np.bincount(x._data, None if weights is None else weights._data, minlength)
+    return as_ndarray(wrap(found.astype(np.int64 if weights is None else weights.dtype)))
+
+
+def _window(name: str) -> Any:
+    def call(M: int, dtype: Any = None, ctx: Any = None) -> Any:
+        values = getattr(np, name)(M) if M > 0 else np.empty(0)
+        return functions.array(values, dtype=np.float32 if dtype is None else dtype, ctx=ctx)
+
+    call.__name__ = name
+    call.__doc__ = f"numpy.{name}: a window of M values."
+    return call
+
+
+hanning, hamming, blackman = _window("hanning"), _window("hamming"), _window("blackman")
+
+
+def indices(dimensions: Any, dtype: Any = np.int32, ctx: Any = None) -> Any:
+    """The index of every element along each axis."""
+    if not isinstance(dimensions, (tuple, list)):
+        raise ValueError(f"The dimensions must be sequence of ints, not {type(dimensions)}")
+    return functions.array(np.indices(tuple(dimensions)), dtype=dtype, ctx=ctx)
+
+
+def logspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: float = 10.0, dtype: Any = None, axis: int = 0,
+             ctx: Any = None) -> Any:  # fmt: skip
+    """`num` values from base ** start to base ** stop, evenly spaced in their logarithm."""
+    if axis:
+        raise NotImplementedError("the function only support axis 0")
+    return functions.array(np.logspace(start, stop, num, bool(endpoint), base), dtype=np.float32 if dtype is None else dtype, ctx=ctx)
+
+
+def unravel_index(indices: Any, shape: Any, order: str = "C") -> Any:
+    """The index along every axis of places in the flattened array, as a tuple."""
+    if order != "C":
+        raise NotImplementedError("unravel_index supports order C only")
+    found = np.unravel_index(indices._data.astype(np.int64) if isinstance(indices, NDArray) else indices, shape)
+    return tuple(as_ndarray(wrap(np.asarray(i, np.int64))) for i in found)
+
+
+def diag_indices_from(arr: Any) -> Any:
+    """The indices of the diagonal, a tuple with one array per axis."""
+    return tuple(as_ndarray(wrap(np.asarray(i, np.int64))) for i in np.diag_indices_from(arr._data))
+
+
+interp = fallback(np.interp, "interp")
