@@ -15,7 +15,7 @@ from diptych.errors import DiptychError
 from diptych.ir.types import numpy_dtype
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ops.program import Program
-from diptych.mxnet.tape import FLOATS, CallNode, Entry, Variable, settle
+from diptych.mxnet.tape import FLOATS, CallNode, Entry, Variable, settle, state
 from diptych.ops.build import Builder
 from diptych.passes.gradient import gradient
 
@@ -120,6 +120,26 @@ def _inlined(g: Builder, graph: Any, operands: Sequence[Value]) -> list[Value]:
     return [env[v] for v in graph.outputs]
 
 
+def _read_from_outside(place: dict[int, int]) -> list[tuple[CallNode, int, int, int]]:
+    """Results of the form's nodes that other calls wait to read: (the call, which operand, node of the form, result)."""
+    found: list[tuple[CallNode, int, int, int]] = []
+    stack = [n for ref in state.waiting if (n := ref()) is not None and n.number not in place and n.wanted()]
+    seen: set[int] = set()
+    while stack:
+        node = stack.pop()
+        if node.number in seen or node.results is not None or node.args is None:
+            continue
+        seen.add(node.number)
+        for i, arg in enumerate(node.args):
+            if isinstance(arg, tuple):
+                k = place.get(arg[0].number)
+                if k is None:
+                    stack.append(arg[0])
+                elif arg[0].results is None:
+                    found.append((node, i, k, arg[1]))
+    return found
+
+
 _steps: dict[Any, int | _Step] = {}
 
 
@@ -147,6 +167,8 @@ def backward(entries: Sequence[Entry], head_grads: Sequence[NDArray | None],
               for i, j in (*(n.prepared.updates if n.results is None else ()), *n.prepared.later)]  # fmt: skip
     if any(form.wiring[k][i][0] >= 0 for k, i, _ in states):
         return None
+    read = _read_from_outside(place)
+    wanted = list(dict.fromkeys([*wanted, *((k, j) for _, _, k, j in read)]))
     kept = [*wanted, *((k, j) for k, _, j in states)]
     key = (tuple((id(n.prepared), w) for n, w in zip(form.nodes, form.wiring)), tuple(heads), tuple(wrt), tuple(kept))
     step = _known(key, form, heads, wrt, kept)
@@ -159,6 +181,10 @@ def backward(entries: Sequence[Entry], head_grads: Sequence[NDArray | None],
     results = step.program([*form.leaves, *arriving])
     for n in form.nodes:
         n.give({j: results[i] for i, (k, j) in enumerate(wanted) if form.nodes[k] is n})
+    number = {kj: i for i, kj in enumerate(wanted)}
+    for node, position, k, j in read:
+        assert node.args is not None
+        node.args[position] = results[number[k, j]]
     for i, (k, operand, _) in enumerate(states, len(wanted)):
         settle()
         form.leaves[form.wiring[k][operand][1]][...] = results[i]

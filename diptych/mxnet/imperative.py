@@ -82,7 +82,7 @@ def call(prepared: Prepared, operands: Sequence[NDArray], out: Sequence[NDArray]
             return deliver(node.results[: prepared.visible], out, node)
         state.waiting.append(weakref.ref(node))
         if len(state.waiting) > 4096:
-            state.waiting = [r for r in state.waiting if (n := r()) is not None and n.results is None and not n.used]
+            state.waiting = [r for r in state.waiting if (n := r()) is not None and n.results is None and n.args is not None]
         return [promised(node, i) for i in range(prepared.visible)]
     arrays = [x._data for x in operands]
     for noise in prepared.noise:

@@ -261,6 +261,7 @@ def _stepwise(heads: Sequence[NDArray], entries: Sequence[Entry], head_grads: Se
                 if entry_ is not None and grad is not None:
                     add(entry_, grad)
         if not retain and not create_graph:
+            settle()  # what waits may read results of the nodes that are let go
             for node in order:
                 node.release()
     finally:

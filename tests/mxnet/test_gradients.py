@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 import diptych.mxnet as mx
 from diptych.mxnet import autograd, nd
@@ -159,3 +160,22 @@ def test_operators_without_a_gradient_say_so() -> None:
         y = nd.contrib.fft(x)
     with pytest.raises(MXNetError, match="has no gradient"):
         y.backward()
+
+
+def test_values_beside_the_loss_outlive_the_backward_pass() -> None:
+    """A metric computed while recording waits for values that the backward pass lets go of, step by step and fused alike."""
+    rng = np.random.default_rng(0)
+    for step in range(5):
+        x, w = rng.normal(size=(3, 4)).astype(np.float32), mx.nd.array(rng.normal(size=(4, 2)))
+        w.attach_grad()
+        with mx.autograd.record():
+            y = mx.nd.tanh(mx.nd.dot(mx.nd.array(x), w)) * 3
+            loss = (y * y).sum()
+            beside = mx.nd.exp(y)
+            further = (beside + y).sum()
+        del beside
+        loss.backward()
+        expected = np.tanh(x @ w.asnumpy()) * 3
+        assert_allclose(further.asnumpy(), (np.exp(expected) + expected).sum(), rtol=1e-5, err_msg=f"step {step}")
+        assert_allclose(loss.asnumpy(), (expected**2).sum(), rtol=1e-5)
+        assert_allclose(w.grad.asnumpy(), x.T @ (2 * expected * 3 * (1 - (expected / 3) ** 2)), rtol=1e-4, atol=1e-5)
