@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import pickle
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from diptych.mxnet.tape import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
 __all__ = ["DataLoader", "default_batchify_fn", "default_mp_batchify_fn"]
 
@@ -77,7 +79,7 @@ class _Ahead:
     def __init__(self, loader: DataLoader) -> None:
         self._loader = loader  # keeps the workers alive while the iterator is in use
         self._samplers = iter(loader._batch_sampler)
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[Future[Any]] = deque()
         for _ in range(loader._prefetch):
             self._send()
 
@@ -135,7 +137,7 @@ class DataLoader:
         self._num_workers = max(0, num_workers)
         self._prefetch = max(0, 2 * self._num_workers if prefetch is None else int(prefetch))
         self._batchify_fn = batchify_fn or default_batchify_fn
-        self._pool: Any = None
+        self._pool: Executor | None = None
         if self._num_workers:
             self._start()
 
@@ -145,20 +147,29 @@ class DataLoader:
             return
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("fork" if "fork" in methods and os.name != "nt" else None)
-        self._pool = context.Pool(self._num_workers, initializer=_start_worker,
-                                  initargs=(self._dataset, state.np_shape, state.np_array))  # fmt: skip
+        # An executor rather than a multiprocessing.Pool: it reads results until the last one, so that it can be given up while
+        # workers send large batches, and it notices when a worker dies.
+        self._pool = ProcessPoolExecutor(self._num_workers, mp_context=context, initializer=_start_worker,
+                                         initargs=(self._dataset, state.np_shape, state.np_array))  # fmt: skip
+        self._pool.submit(int)  # starts the workers, with the data set as it is now
 
-    def _submit(self, samples: list[int]) -> Any:
+    def _submit(self, samples: list[int]) -> Future[Any]:
+        assert self._pool is not None
         if self._thread_pool:
             return self._pool.submit(_work_in_thread, self._dataset, samples, self._batchify_fn, state.np_shape, state.np_array)
-        return self._pool.apply_async(_work, (samples, self._batchify_fn))
+        return self._pool.submit(_work, samples, self._batchify_fn)
 
-    def _receive(self, waiting: Any) -> Any:
+    def _receive(self, waiting: Future[Any]) -> Any:
         try:
-            result = waiting.result(self._timeout) if self._thread_pool else waiting.get(self._timeout)
-        except (multiprocessing.TimeoutError, TimeoutError) as error:
+            result = waiting.result(self._timeout)
+        except TimeoutError as error:
+            if waiting.done():
+                raise  # the data set's own
             raise RuntimeError(f"no batch came from {self._num_workers} workers within {self._timeout} s; look for a dead lock in the data "
                                "set, or raise `timeout`") from error  # fmt: skip
+        except BrokenProcessPool as error:
+            raise RuntimeError("a worker process of the DataLoader died (often: not enough memory, or a crash in the data set); run with "
+                               "num_workers=0 to see where") from error  # fmt: skip
         batch = result if self._thread_pool else pickle.loads(result)
         return _placed(batch, Context("cpu_pinned", self._pin_device_id)) if self._pin_memory else batch
 
@@ -177,9 +188,5 @@ class DataLoader:
 
     def __del__(self) -> None:
         pool = getattr(self, "_pool", None)
-        if pool is None:
-            return
-        if self._thread_pool:
+        if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
-        else:
-            pool.terminate()
