@@ -72,6 +72,90 @@ def write(mx: Any, folder: Path) -> Any:
     return [y.asnumpy().tolist()] * 2
 
 
+def _pattern(mx: Any, shape: Any, phase: float) -> Any:
+    """Numbers that both sides make alike."""
+    n = 1
+    for d in shape:
+        n *= d
+    return (mx.nd.arange(n) * 0.71 + phase).sin().reshape(shape) * 0.5
+
+
+def _filled(mx: Any, block: Any) -> Any:
+    for i, name in enumerate(sorted(block.collect_params())):
+        p = block.collect_params()[name]
+        p.set_data(_pattern(mx, p.shape, i))
+    return block
+
+
+def contrib_cells(mx: Any, folder: Path) -> Any:
+    """Outputs, states and gradients of the cells under gluon.contrib."""
+    rnn = mx.gluon.contrib.rnn
+    cells = {f"Conv{n}D{kind}Cell": (shape, getattr(rnn, f"Conv{n}D{kind}Cell")(shape, 3, 2, 3, i2h_pad=1, h2h_dilate=2, prefix="c_"))
+             for kind in ("RNN", "LSTM", "GRU") for n, shape in ((1, (2, 7)), (2, (2, 5, 6)), (3, (2, 4, 3, 4)))}  # fmt: skip
+    cells["LSTMPCell"] = ((4,), rnn.LSTMPCell(5, 3, input_size=4, prefix="c_"))
+    out: dict[str, Any] = {}
+    for name, (shape, cell) in cells.items():
+        cell.initialize()
+        _filled(mx, cell)
+        x = _pattern(mx, (2, 3, *shape), 0.3)
+        x.attach_grad()
+        with mx.autograd.record():
+            y, states = cell.unroll(3, x, merge_outputs=True)
+            total = (y * y).sum() + sum((s * s * s).sum() for s in states)
+        total.backward()
+        out[name] = [v.asnumpy().tolist() for v in (y, *states, x.grad, cell.h2h_weight.grad())]
+    return out
+
+
+def dynamic_unroll(mx: Any, folder: Path) -> Any:
+    """A sequence with lengths through the loop operator, in both layouts."""
+    out = {}
+    for layout, shape in (("TNC", (4, 2, 3)), ("NTC", (2, 4, 3))):
+        for lengths in (None, mx.nd.array([2, 4])):
+            cell = mx.gluon.rnn.LSTMCell(5, input_size=3, prefix="c_")
+            cell.initialize()
+            _filled(mx, cell)
+            x, first = _pattern(mx, shape, 0.1), [_pattern(mx, (2, 5), 1), _pattern(mx, (2, 5), 2)]
+            x.attach_grad()
+            with mx.autograd.record():
+                y, states = mx.gluon.contrib.rnn.rnn_cell.dynamic_unroll(cell, x, first, layout=layout, valid_length=lengths)
+                total = (y * y).sum() + (states[1] * 2).sum()
+            total.backward()
+            out[f"{layout} {lengths is not None}"] = [v.asnumpy().tolist() for v in (y, *states, x.grad, cell.i2h_weight.grad())]
+    return out
+
+
+def symbol_cells(mx: Any, folder: Path) -> Any:
+    """The convolutional cells of mx.rnn: names, shapes and outputs."""
+    out: dict[str, Any] = {}
+    for kind in ("RNN", "LSTM", "GRU"):
+        cell = getattr(mx.rnn, f"Conv{kind}Cell")((2, 3, 6, 5), 4, i2h_pad=(0, 1), h2h_kernel=(3, 5), prefix="c_")
+        outputs, states = cell.unroll(2, [mx.sym.Variable("a"), mx.sym.Variable("b")])
+        group = mx.sym.Group([*outputs, *states])
+        shapes, out_shapes, _ = group.infer_shape(a=(2, 3, 6, 5), b=(2, 3, 6, 5))
+        names = group.list_arguments()
+        values = {n: _pattern(mx, s, i) for i, (n, s) in enumerate(zip(names, shapes))}
+        executor = group.bind(mx.cpu(), values)
+        split = cell.unpack_weights({k: v for k, v in values.items() if k.startswith("c_")})
+        assert sorted(cell.pack_weights(split)) == sorted(k for k in values if k.startswith("c_"))
+        out[kind] = [v.asnumpy().tolist() for v in executor.forward()]
+        assert [v.shape for v in executor.outputs] == out_shapes
+        out[kind + " names"] = [[float(ord(c)) for c in " ".join(names + group.list_outputs())]]
+    return out
+
+
+def unknown_attributes(mx: Any, folder: Path) -> Any:
+    """Operators without attributes take any; others refuse unknown ones."""
+    a, b = mx.nd.array([[1.0, 5.0]]), mx.nd.array([[2.0], [3.0]])
+    try:
+        mx.nd.sum(a, foo=3).asnumpy()
+        refused = 0
+    except mx.MXNetError:
+        refused = 1
+    named = mx.sym.broadcast_maximum(mx.sym.Variable("a"), mx.sym.Variable("b"), axis=1)
+    return [mx.nd.broadcast_maximum(a, b, axis=1).asnumpy().tolist(), named.eval(a=a, b=b)[0].asnumpy().tolist(), refused]
+
+
 if __name__ == "__main__":
     import mxnet
 

@@ -42,6 +42,10 @@ def close(a, b, tolerance):
         assert a.keys() == b.keys()
         for k in a:
             close(a[k], b[k], tolerance)
+    elif isinstance(a, list) and any(isinstance(x, list) for x in a):
+        assert len(a) == len(b)
+        for x, y in zip(a, b):
+            close(x, y, tolerance)
     else:
         np.testing.assert_allclose(np.array(a), np.array(b), rtol=tolerance, atol=tolerance)
 
@@ -68,6 +72,57 @@ def test_we_read_files_of_mxnet(tmp_path):
     start(tmp_path)
     expected = on_mxnet("write", tmp_path)
     close(gluon_programs.read(mx, tmp_path), expected, 1e-4)
+
+
+@needs_mxnet
+@pytest.mark.parametrize("program", ["contrib_cells", "dynamic_unroll", "symbol_cells", "unknown_attributes"])
+def test_programs_give_the_numbers_of_mxnet(program, tmp_path):
+    close(getattr(gluon_programs, program)(mx, tmp_path), on_mxnet(program, tmp_path), 2e-4)
+
+
+def test_convolutional_cells_take_channels_last():
+    first = gluon.contrib.rnn.Conv2DLSTMCell((2, 5, 6), 3, 3, (3, 1), i2h_pad=1, prefix="c_")
+    last = gluon.contrib.rnn.Conv2DLSTMCell((5, 6, 2), 3, 3, (3, 1), i2h_pad=1, conv_layout="NHWC", prefix="c_")
+    first.initialize(mx.init.Uniform(0.5))
+    last.initialize()
+    for name, p in last.collect_params().items():
+        given = first.collect_params()[name].data()
+        p.set_data(given if given.ndim == 1 else given.transpose((0, 2, 3, 1)))
+    x = nd.random.normal(shape=(2, 3, 2, 5, 6))
+    ours, _ = last.unroll(3, x.transpose((0, 1, 3, 4, 2)), merge_outputs=True)
+    expected, _ = first.unroll(3, x, merge_outputs=True)
+    np.testing.assert_allclose(ours.asnumpy(), expected.transpose((0, 1, 3, 4, 2)).asnumpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_deformable_convolution_without_offsets_is_a_convolution(modulated):
+    kind = gluon.contrib.cnn.ModulatedDeformableConvolution if modulated else gluon.contrib.cnn.DeformableConvolution
+    layer = kind(4, kernel_size=(3, 2), strides=(2, 1), padding=(1, 0), activation="relu")
+    layer.initialize(mx.init.Uniform(0.5))
+    x = nd.random.normal(shape=(2, 3, 7, 6))
+    weight = layer.collect_params()
+    for hybrid in (False, True):
+        layer.hybridize(hybrid)
+        y = layer(x)
+        w, b = (weight[layer.prefix + "deformable_conv_" + n].data() for n in ("weight", "bias"))
+        plain = nd.relu(nd.Convolution(x, w, b, kernel=(3, 2), stride=(2, 1), pad=(1, 0), num_filter=4))
+        np.testing.assert_allclose(y.asnumpy(), plain.asnumpy(), rtol=1e-4, atol=1e-5)
+    layer.collect_params()[layer.prefix + "offset_bias"].set_data(nd.ones(24 if not modulated else 36)[: 12 if not modulated else 18] * 0.5)
+    assert np.abs(layer(x).asnumpy() - plain.asnumpy()).max() > 1e-2
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_fused_layers_inside_of_hybridized_networks_infer_their_sizes(layers, bidirectional):
+    net = nn.HybridSequential()
+    net.add(gluon.rnn.LSTM(5, layers, bidirectional=bidirectional), nn.Dense(3))
+    net.initialize()
+    net.hybridize()
+    assert net(nd.ones((2, 3, 7))).shape == (2, 3)
+    layer = net[0]
+    assert layer.l0_i2h_weight.shape == (20, 7)
+    if bidirectional:
+        assert layer.r0_i2h_weight.shape == (20, 7)
 
 
 def test_simple_network_learns():
@@ -193,6 +248,24 @@ class _Broken(gluon.data.Dataset):
 def test_an_error_in_a_worker_arrives():
     with pytest.raises(KeyError, match="no such sample"):
         list(gluon.data.DataLoader(_Broken(), 2, num_workers=1))
+
+
+def test_a_loader_is_given_up_while_workers_send_large_batches():
+    data = np.zeros((200, 40_000))  # results larger than what a pipe holds
+    for _ in range(3):
+        loader = gluon.data.DataLoader(data, batch_size=4, num_workers=2)
+        assert next(iter(loader)).shape == (4, 40_000)
+        del loader
+
+
+class _Deadly(_Broken):
+    def __getitem__(self, idx):
+        os._exit(3)
+
+
+def test_a_worker_that_dies_is_an_error():
+    with pytest.raises(RuntimeError, match="worker process"):
+        list(gluon.data.DataLoader(_Deadly(), 2, num_workers=1))
 
 
 def test_norm_is_clipped_over_all_arrays():

@@ -232,9 +232,11 @@ def _rnn(s: Shapes) -> None:
 def _rnn_param_concat(s: Shapes) -> None:
     total = s.outs[0][0] if s.outs[0] is not None and len(s.outs[0]) == 1 else None
     open_ = [i for i, shape in enumerate(s.ins) if full(shape) is None]
-    if total is not None and len(open_) == 1 and all(shape is None or len(shape) == 1 for shape in s.ins):
-        rest = sum(prod(full(shape) or ()) for i, shape in enumerate(s.ins) if i != open_[0])
-        s.put(open_[0], (total - rest,))
+    if total is not None and open_ and all(shape is None or len(shape) == 1 for shape in s.ins):
+        rest = sum(prod(full(shape) or ()) for i, shape in enumerate(s.ins) if i not in open_)
+        if (total - rest) % len(open_) == 0:
+            for i in open_:  # the weights from the input of a first layer: one, or one in each direction, of one size
+                s.put(i, ((total - rest) // len(open_),))
 
 
 @_rule("Reshape")

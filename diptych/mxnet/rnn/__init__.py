@@ -20,10 +20,11 @@ from diptych.mxnet.rnn.composed import (
     SequentialRNNCell,
     ZoneoutCell,
 )
+from diptych.mxnet.rnn.conv_cells import BaseConvRNNCell, ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from diptych.mxnet.rnn.io import BucketSentenceIter, encode_sentences
 
 __all__ = [
-    "BaseRNNCell", "BidirectionalCell", "BucketSentenceIter", "DropoutCell", "FusedRNNCell", "GRUCell", "LSTMCell", "ModifierCell",
-    "RNNCell", "RNNParams", "ResidualCell", "SequentialRNNCell", "ZoneoutCell", "do_rnn_checkpoint", "encode_sentences",
-    "load_rnn_checkpoint", "save_rnn_checkpoint",
+    "BaseConvRNNCell", "BaseRNNCell", "BidirectionalCell", "BucketSentenceIter", "ConvGRUCell", "ConvLSTMCell", "ConvRNNCell",
+    "DropoutCell", "FusedRNNCell", "GRUCell", "LSTMCell", "ModifierCell", "RNNCell", "RNNParams", "ResidualCell", "SequentialRNNCell",
+    "ZoneoutCell", "do_rnn_checkpoint", "encode_sentences", "load_rnn_checkpoint", "save_rnn_checkpoint",
 ]  # fmt: skip

@@ -98,6 +98,15 @@ class BaseRNNCell:
             raise AssertionError("After applying modifier cells (e.g. DropoutCell) the base cell cannot be called directly. Call the "
                                  "modifier cell instead.")  # fmt: skip
 
+    def _step(self) -> str:
+        self._counter += 1
+        return f"{self._prefix}t{self._counter}_"
+
+    def _get_activation(self, inputs: Any, activation: Any, **kwargs: Any) -> Any:
+        if isinstance(activation, str):
+            return sym.Activation(inputs, act_type=activation, **kwargs)
+        return activation(inputs, **kwargs)
+
     def begin_state(self, func: Any = None, **kwargs: Any) -> list[Any]:
         """The states before the first step: zeros, or `func(name=, shape=, ...)`."""
         self._check_free()
@@ -163,10 +172,6 @@ class _Gated(BaseRNNCell):
         return (sym.FullyConnected(inputs, self._iW, self._iB, num_hidden=size, name=f"{name}i2h"),
                 sym.FullyConnected(state, self._hW, self._hB, num_hidden=size, name=f"{name}h2h"))  # fmt: skip
 
-    def _step(self) -> str:
-        self._counter += 1
-        return f"{self._prefix}t{self._counter}_"
-
 
 class RNNCell(_Gated):
     """A plain recurrent cell."""
@@ -183,10 +188,7 @@ class RNNCell(_Gated):
         """One step."""
         name = self._step()
         i2h, h2h = self._products(inputs, states[0], name)
-        if isinstance(self._activation, str):
-            output = sym.Activation(i2h + h2h, act_type=self._activation, name=f"{name}out")
-        else:
-            output = self._activation(i2h + h2h, name=f"{name}out")
+        output = self._get_activation(i2h + h2h, self._activation, name=f"{name}out")
         return output, [output]
 
 
