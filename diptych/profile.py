@@ -50,7 +50,7 @@ def flops_of(kernel: Kernel) -> int:
     if kernel.kind == "expand":
         e: ExpandParams = kernel.params
         return e.flops(kernel.operands[5].shape)
-    if kernel.kind != "contract":
+    if kernel.kind not in ("contract", "skinny"):
         return 0
     p: ContractParams = kernel.params
     return 2 * prod(p.batch) * p.rows * p.cols * p.n * (p.k_blocks * 16 + p.k_tail) * len(p.taps)

@@ -23,7 +23,7 @@ from diptych.kernels.tile import PANEL, RegisterTile
 if TYPE_CHECKING:
     from diptych.ir.kernel import Expr, Kernel
 
-__all__ = ["PANEL", "ContractParams", "Side"]
+__all__ = ["PANEL", "ContractEmitter", "ContractParams", "Side"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class _Ahead:
     step: int
 
 
-class _Emitter:
+class ContractEmitter:
     """Writes one contraction; holds what its parts share."""
 
     def __init__(self, fn: Fn, kernel: Kernel) -> None:
@@ -337,4 +337,4 @@ class _Emitter:
 @emits("contract")
 def emit_contract(fn: Fn, kernel: Kernel) -> None:
     """Write a contraction (see the module's docstring)."""
-    _Emitter(fn, kernel).emit()
+    ContractEmitter(fn, kernel).emit()

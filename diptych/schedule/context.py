@@ -96,6 +96,11 @@ class Context:
             self.views[value] = self.results[value] if value in self.results else self.temp(t.shape, t.dtype)
         return self.views[value]
 
+    @property
+    def constant_bytes(self) -> int:
+        """All constants of the graph: what one run of it reads."""
+        return sum(array.nbytes for array in self.graph.constants.values())
+
     # -- reading ----------------------------------------------------------------------------------------------
     def constant(self, value: int) -> Array | None:
         return self.graph.constants.get(value)

@@ -13,7 +13,8 @@ from diptych.kernels.contract import PANEL, ContractParams, Side
 from diptych.kernels.pointwise import make_copy
 from diptych.kernels.pointwise_pack import make_pack_panels
 from diptych.kernels.pointwise_pad import make_pad
-from diptych.kernels.tiling import choose
+from diptych.kernels.skinny import choose_skinny
+from diptych.kernels.tiling import Tiling, choose
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.gate import scaled_weights
 from diptych.schedule.views import View, contiguous
@@ -80,6 +81,16 @@ def _merge(extents: list[int], strides: list[list[int]]) -> tuple[list[int], lis
     return dims, out
 
 
+def _tiling(ctx: Context, batch: int, pixels: int, panels: int, k: int, taps: int, skinny: bool = True) -> tuple[str, Tiling]:
+    """The kind of kernel for a contraction, and its schedule."""
+    if skinny and taps == 1:
+        from_memory = ctx.constant_bytes > ctx.target.l3
+        tiling = choose_skinny(ctx.target, batch=batch, pixels=pixels, panels=panels, k=k, memory=from_memory)
+        if tiling is not None:
+            return "skinny", tiling
+    return "contract", choose(ctx.target, batch=batch, pixels=pixels, panels=panels, k=k, taps=taps)
+
+
 def lower_matmul(ctx: Context, group: Group) -> None:
     """mat_mul with its epilogue: rows of a are pixels, columns of b are output channels."""
     node = group.anchor
@@ -119,7 +130,7 @@ def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr:
         return Side(tuple(walk[:-1]), 0, walk[-1], PANEL * lane, lane)
 
     panels = -(-n // PANEL)
-    t = choose(ctx.target, batch=prod(outer), pixels=cols, panels=panels, k=k, taps=1)
+    kind, t = _tiling(ctx, prod(outer), cols, panels, k, 1)
     sk = a.strides[-1]
     params = ContractParams(
         outer, 1, cols, n, k // PANEL, k % PANEL, (0,), side(merged[0], 0), PANEL * sk, sk, tuple(merged[1][:-1]),
@@ -130,7 +141,7 @@ def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr:
     args = [a, w, *views, target]
     flops = 2.0 * prod(out.shape) * k
     cost = max(flops / _FLOPS_PER_NS, 4.0 * prod(w.shape) / 16)
-    ctx.call(Kernel("contract", params, tuple(v.operand for v in args), 1, params.work, cost), args)
+    ctx.call(Kernel(kind, params, tuple(v.operand for v in args), 1, params.work, cost), args)
     if target is not out:
         ctx.call(make_copy(target.operand, out.operand, ctx.target), (target, out))
 
@@ -209,7 +220,8 @@ def lower_conv(ctx: Context, group: Group) -> None:
     x_side = Side((x.strides[0], per_group, *step[:-2]), row, step[-1], 0)
     rows, cols = spatial[-2] if len(spatial) > 1 else 1, spatial[-1]
     x_block, x_k = (0, x.strides[1]) if plain else (x.strides[1], x.strides[-1])
-    t = choose(ctx.target, batch=n * groups * prod(outer), pixels=rows * cols, panels=panels, k=c, taps=len(taps))
+    linear = plain or x_block == PANEL * x_k  # the depth is walked in even steps
+    kind, t = _tiling(ctx, n * groups * prod(outer), rows * cols, panels, c, len(taps), skinny=linear)
     blocks, tail = (0, c) if plain else divmod(c, PANEL)
     params = ContractParams(
         (n, groups, *outer), rows, cols, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
@@ -218,7 +230,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
     )  # fmt: skip
     args = [x, weights, *views, out]
     cost = 2.0 * prod(out.shape) * c * len(taps) / _FLOPS_PER_NS
-    ctx.call(Kernel("contract", params, tuple(v.operand for v in args), 1, params.work, cost), args)
+    ctx.call(Kernel(kind, params, tuple(v.operand for v in args), 1, params.work, cost), args)
 
 
 def _conv_side(view: View, panels: int) -> Side:

@@ -11,7 +11,8 @@ __all__ = ["Target"]
 class Target:
     """A machine: LLVM's names for it and the figures that kernels are shaped by.
 
-    vector_bytes: width of the widest vector register; registers: how many of them; l1/l2: bytes per core.
+    vector_bytes: width of the widest vector register; registers: how many of them; l1/l2: bytes per core;
+    l3: bytes of the last level, which cores share.
     """
 
     name: str  # "x86-64-v4", "x86-64-v3", "aarch64"
@@ -22,6 +23,7 @@ class Target:
     registers: int
     l1: int = 32 * 1024
     l2: int = 512 * 1024
+    l3: int = 16 * 1024 * 1024
     is_host: bool = True
 
     def lanes(self, itemsize: int = 4) -> int:

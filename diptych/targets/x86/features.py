@@ -52,5 +52,6 @@ def make(name: str) -> Target:
     flags = cpu_flags()
     return Target(
         name, TRIPLE, cpu, features, width, registers,
-        l1=_cache_bytes(1, 32 * 1024), l2=_cache_bytes(2, 512 * 1024), is_host=all(f in flags for f in needs),
+        l1=_cache_bytes(1, 32 * 1024), l2=_cache_bytes(2, 512 * 1024),
+        l3=_cache_bytes(3, 16 * 1024 * 1024), is_host=all(f in flags for f in needs),
     )  # fmt: skip
