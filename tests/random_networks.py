@@ -12,6 +12,7 @@ from diptych.ops import (
     Clip,
     Concat,
     Conv,
+    ConvTranspose,
     Gelu,
     HardSwish,
     LayerNorm,
@@ -28,6 +29,27 @@ from diptych.ops import (
 
 CHANNELS = (1, 3, 8, 16, 16, 24, 32, 32, 48)
 MOST = 40_000  # elements of a value, so that a network runs in an instant
+
+
+def skip_connections(batch: int, levels: int = 3, size: int = 96) -> Graph:
+    """Maps that are kept, and joined much later with what comes back up from below."""
+    g, rng = Builder("skips"), np.random.default_rng(0)
+
+    def weights(o: int, i: int, k: int) -> Value:
+        return g.constant((rng.standard_normal((o, i, k, k)) / (k * i**0.5)).astype(np.float32))
+
+    def conv(x: Value) -> Value:
+        return g.relu(g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), x, weights(32, x.shape[1], 3)))
+
+    x, kept = g.input("x", TensorType((batch, 16, size, size))), []
+    for _ in range(levels):
+        x = conv(x)
+        kept.append(x)
+        x = g.emit(MaxPool((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)), x)
+    for skip in reversed(kept):
+        x = g.emit(ConvTranspose((2, 2), ((0, 0), (0, 0)), (1, 1)), x, weights(32, 32, 2))
+        x = conv(g.concat([skip, x], 1))
+    return g.finish({"y": x})
 
 
 class Network:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diptych.cli.common import add_json, add_model, emit, named, open_source, specs_of, types_for
 from diptych.compare.subject import InputSpec, random_inputs
 from diptych.compare.table import table
 from diptych.ir import Graph, Node
 from diptych.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from diptych.schedule.plan import Plan
 
 __all__ = ["add", "flops", "run", "summary"]
 
@@ -80,6 +83,24 @@ def _text(made: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n\n" + table(["operator", "uses", "GFLOP"], rows)
 
 
+def _memory(plan: Plan) -> dict[str, int]:
+    """The bytes a plan needs: all of the arena, the scratch of its threads in it, and what lives at the same time."""
+    return {
+        "arena_bytes": plan.arena_bytes,
+        "scratch_bytes": plan.arena_bytes - plan.scratch_offset,
+        "alive_bytes": plan.alive_bytes,
+        "weight_bytes": plan.constants.nbytes,
+    }
+
+
+def _memory_text(plan: Plan) -> str:
+    return (
+        f"arena {plan.arena_bytes / 1e6:.2f} MB: tensors {plan.scratch_offset / 1e6:.2f} MB, {plan.over_bound:.1%} over the "
+        f"{plan.alive_bytes / 1e6:.2f} MB that live at the same time; scratch of the threads "
+        f"{(plan.arena_bytes - plan.scratch_offset) / 1e6:.2f} MB; packed weights {plan.constants.nbytes / 1e6:.2f} MB"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Read the model and show it."""
     import diptych
@@ -109,8 +130,7 @@ def run(args: argparse.Namespace) -> int:
         specs = [InputSpec(name, t) for name, t in compiled.input_types.items()]
         reports = explain(compiled, *random_inputs(specs).values(), figures=f)
         plan = compiled.plan
-        made["plan"] = {**as_json(reports, f), "arena_bytes": plan.arena_bytes, "weight_bytes": plan.constants.nbytes}
-        text += f"\n\n{len(plan.steps)} steps, {len(plan.kernels)} distinct kernels, arena {plan.arena_bytes / 1e6:.2f} MB, "
-        text += f"packed weights {plan.constants.nbytes / 1e6:.2f} MB\n\n" + plan_text(reports, f)
+        made["plan"] = {**as_json(reports, f), **_memory(plan)}
+        text += f"\n\n{len(plan.steps)} steps, {len(plan.kernels)} distinct kernels\n{_memory_text(plan)}\n\n" + plan_text(reports, f)
     emit(args, made, text)
     return 0

@@ -24,7 +24,21 @@ if TYPE_CHECKING:
     from diptych.schedule.winograd import WinogradSchedule
     from diptych.targets.base import Target
 
-__all__ = ["Buffer", "Call", "Context"]
+__all__ = ["Buffer", "Call", "Context", "Halo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Halo:
+    """Extents of a halo buffer, and how wide its border is. Borders of buffers with equal ones coincide."""
+
+    outer: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dtype: str
+
+    @property
+    def inside(self) -> float:
+        """The part of the bytes that is not border."""
+        return prod(1 - (lo + hi) / max(d, 1) for (lo, hi), d in zip(self.pads, self.outer[2:-1], strict=True))
 
 
 @dataclass(slots=True)
@@ -35,7 +49,7 @@ class Buffer:
     nbytes: int
     index: int = -1
     make: Callable[[], Array] | None = None  # the content of weights; called once, when the plan is made
-    halo: tuple[object, ...] = ()  # of halo buffers: geometry; equal ones can share memory, their borders coincide
+    halo: Halo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from diptych.ir.types import itemsize
 from diptych.ops.base import attributes
+from diptych.schedule.context import Halo
 from diptych.schedule.transposed import transposed_pads
 from diptych.schedule.views import View, contiguous
 from diptych.schedule.winograd import choose_winograd, winograd_pads
@@ -169,7 +170,10 @@ def _place(ctx: Context, v: int, homes: dict[int, _Home], room: dict[int, Pads])
         outer = (n, blocks, *(d + lo + hi for d, (lo, hi) in zip(spatial, room[v], strict=True)), lanes)
         strides = contiguous(outer)
         buffer = ctx.buffer("halo", strides[0] * n * itemsize(t.dtype))
-        ctx.buffers[buffer].halo = (outer, room[v], t.dtype)
+        if n > 1 and any(h.result == v and h.axis == 1 for h in homes.values()):
+            # Blocks of channels before images: what is joined is one stretch of memory, which others may use till then.
+            strides = (strides[1], n * strides[1], *strides[2:])
+        ctx.buffers[buffer].halo = Halo(outer, room[v], t.dtype)
         before = sum(lo * s for (lo, _), s in zip(room[v], strides[2:-1], strict=True))
         ctx.views[v] = View(buffer, before, t.shape, strides, t.dtype)
         ctx.halos[v] = room[v]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diptych.ir.kernel import Kernel, Step
-from diptych.ir.types import TensorType
+from diptych.ir.types import TensorType, itemsize
 from diptych.kernels.border import make_border
 from diptych.schedule.context import Call
-from diptych.schedule.memory import Interval, place
+from diptych.schedule.memory import Interval, lives, most_alive, place
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ __all__ = ["ARENA", "SCRATCH", "WEIGHTS", "Constants", "Plan", "make_plan"]
 Where = tuple[int, int]  # buffer number of a Step, byte offset
 ARENA, WEIGHTS = 0, 1  # buffer numbers of a Step; inputs follow from 2 on, then outputs
 SCRATCH = 64
-_LARGE = 1 << 16  # bytes of a halo buffer whose border may be zeroed anew
+# Zeroing borders anew costs a little time: of buffers from this many bytes on, the fewest that make the arena small enough.
+_ZEROED = (1 << 16, 0)
+_ENOUGH = 1.05, 1 << 18  # times the bytes alive, or bytes more than that
 SERIAL_NS = 2500.0  # a step this short is not worth waking a second thread for
+_BORDER_NS = 300.0  # but zeros no thread waits for are shared out sooner
 
 
 class Constants:
@@ -55,6 +59,7 @@ class Plan:
     arena_bytes: int
     scratch_offset: int  # per-thread scratch lies at the end of the arena
     scratch_bytes: int
+    alive_bytes: int  # the largest sum of live tensors: what no placement can be smaller than
     inputs: tuple[tuple[str, TensorType], ...]
     outputs: tuple[tuple[str, TensorType], ...]
     constants: Constants = field(compare=False, repr=False)
@@ -65,6 +70,11 @@ class Plan:
     def weights(self) -> Array:
         """The packed constants, as bytes."""
         return self.constants.array
+
+    @property
+    def over_bound(self) -> float:
+        """By which part the tensors' share of the arena (all but scratch) is larger than what lives at the same time."""
+        return self.scratch_offset / self.alive_bytes - 1 if self.alive_bytes else 0.0
 
     @property
     def cost(self) -> float:
@@ -84,12 +94,16 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
 
     `allocate(size)` gives the aligned, zeroed bytes that the weights are packed into.
     """
+    alive = most_alive(_tensors(ctx))
+    enough = max(_ENOUGH[0] * alive, alive + _ENOUGH[1])
     calls, where, arena = _arena(ctx, ctx.calls)
-    large = {b for call in ctx.calls for b in (v.buffer for v in call.args)
-             if ctx.buffers[b].kind == "halo" and ctx.buffers[b].nbytes >= _LARGE}  # fmt: skip
-    if large:  # zeroing borders anew costs a little time: only where it saves memory worth the name
-        other = _arena(ctx, _with_borders(ctx, large), large)
-        if other[2] < 0.9 * arena:
+    for least in _ZEROED:
+        if arena <= enough:
+            break
+        zeroed = {b for call in ctx.calls for b in (v.buffer for v in call.args)
+                  if ctx.buffers[b].kind == "halo" and ctx.buffers[b].nbytes >= least}  # fmt: skip
+        other = _arena(ctx, _with_borders(ctx, zeroed), zeroed)
+        if other[2] < arena:
             calls, where, arena = other
     first = {view.buffer for call in calls for view in call.args}
     blob: list[tuple[int, Buffer]] = []
@@ -108,35 +122,57 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
     scratch = -(-max((c.kernel.scratch for c in calls), default=0) // SCRATCH) * SCRATCH
     kernels: dict[Kernel, int] = {}
     steps: list[Step] = []
-    open_reads: list[tuple[int, int, int, bool]] = []  # since the last barrier: (buffer, low, high, serial)
-    open_writes: list[tuple[int, int, int, bool]] = []
+    open_reads: list[_Access] = []  # since the last barrier
+    open_writes: list[_Access] = []
     for call in calls:
         k = call.kernel
-        serial = threads == 1 or k.work == 1 or k.cost < SERIAL_NS
+        rim = k.kind == "border"
+        serial = threads == 1 or k.work == 1 or k.cost < (_BORDER_NS if rim else SERIAL_NS)
         args: list[tuple[int, int]] = []
-        reads: list[tuple[int, int, int, bool]] = []
-        writes: list[tuple[int, int, int, bool]] = []
+        reads: list[_Access] = []
+        writes: list[_Access] = []
         for j, view in enumerate(call.args):
             at, base = where[view.buffer]
             args.append((at, base + view.byte_offset))
             low, high = view.extent()
             written = j >= len(call.args) - k.outputs
-            (writes if written else reads).append((at, base + low, base + high, serial))
-        barrier = any(_clash(a, b) for a in writes for b in (*open_reads, *open_writes)) or any(
+            (writes if written else reads).append(_Access(at, base + low, base + high, serial, view.buffer, rim))
+        barrier = any(_clash(a, b) for a in writes for b in open_reads) or any(
             _clash(a, b) for a in reads for b in open_writes
-        )
+        ) or any(_clash(a, b) and not _rim_and_inside(a, b) for a in writes for b in open_writes)  # fmt: skip
         if barrier:
             open_reads, open_writes = [], []
-        open_reads += [r for r in reads if r[0] != WEIGHTS]
+        open_reads += [r for r in reads if r.place != WEIGHTS]
         open_writes += writes
         steps.append(Step(kernels.setdefault(k, len(kernels)), tuple(args), serial, barrier, call.name))
     graph = ctx.graph
     return Plan(
-        tuple(kernels), tuple(steps), arena + threads * scratch, arena, scratch,
+        tuple(kernels), tuple(steps), arena + threads * scratch, arena, scratch, alive,
         tuple((name, graph.types[v]) for name, v in zip(graph.input_names, graph.inputs, strict=True)),
         tuple((name, graph.types[v]) for name, v in zip(graph.output_names, graph.outputs, strict=True)),
         constants, tuple(c.fused for c in calls), tuple(c.notes for c in calls),
     )  # fmt: skip
+
+
+def _touches(ctx: Context, calls: list[Call]) -> dict[int, list[tuple[int, int, int]]]:
+    """By temporary: which of its bytes (from, to) are touched at which step."""
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    for i, call in enumerate(calls):
+        for view in call.args:
+            if ctx.buffers[view.buffer].kind in ("temp", "halo"):
+                found.setdefault(view.buffer, []).extend((low, high, i) for low, high in view.extents())
+    return found
+
+
+def _tensors(ctx: Context) -> list[tuple[Interval, ...]]:
+    """The lives of all temporaries, borders not counted: these are of our own making."""
+    found = []
+    for b, touches in _touches(ctx, ctx.calls).items():
+        parts, buffer = lives(touches, ctx.buffers[b].nbytes), ctx.buffers[b]
+        if buffer.halo is not None:
+            parts = tuple(Interval(int(p.nbytes * buffer.halo.inside), p.first, p.last) for p in parts)
+        found.append(parts)
+    return found
 
 
 def _arena(ctx: Context, calls: list[Call], zeroed: Collection[int] = ()) -> tuple[list[Call], dict[int, Where], int]:
@@ -145,16 +181,13 @@ def _arena(ctx: Context, calls: list[Call], zeroed: Collection[int] = ()) -> tup
     Halo buffers share memory only with others of the same geometry, so that nothing ever writes on a border, except
     those in `zeroed`: `calls` zero their borders.
     """
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for i, call in enumerate(calls):
-        for view in call.args:
-            first.setdefault(view.buffer, i)
-            last[view.buffer] = i
-    temps = [b for b in first if ctx.buffers[b].kind == "temp" or b in zeroed]
-    offsets, arena = place([Interval(ctx.buffers[b].nbytes, first[b], last[b]) for b in temps])
+    touches = _touches(ctx, calls)
+    temps = [b for b in touches if ctx.buffers[b].kind == "temp" or b in zeroed]
+    offsets, arena = place([lives(touches[b], ctx.buffers[b].nbytes) for b in temps])
     where = {b: (ARENA, at) for b, at in zip(temps, offsets, strict=True)}
-    halos = [b for b in first if ctx.buffers[b].kind == "halo" and b not in zeroed]
+    halos = [b for b in touches if ctx.buffers[b].kind == "halo" and b not in zeroed]
+    first = {b: min(step for *_, step in touches[b]) for b in halos}
+    last = {b: max(step for *_, step in touches[b]) for b in halos}
     for geometry in dict.fromkeys(ctx.buffers[b].halo for b in halos):
         alike = [b for b in halos if ctx.buffers[b].halo == geometry]
         slots: list[int] = []  # last step of the latest user of each slot
@@ -168,26 +201,62 @@ def _arena(ctx: Context, calls: list[Call], zeroed: Collection[int] = ()) -> tup
 
 
 def _with_borders(ctx: Context, halos: Collection[int]) -> list[Call]:
-    """The calls, and before each halo buffer's first use one that zeroes its border.
+    """The calls, and before the first use of each plane (a block of channels of an image) of these halo buffers one that
+    zeroes its border."""
+    found: list[Call] = []
+    bare: dict[int, set[int]] = {}
+    for call in ctx.calls:
+        for view in call.args:
+            if view.buffer not in halos:
+                continue
+            halo = ctx.buffers[view.buffer].halo
+            assert halo is not None
+            plane = prod(halo.outer[2:])
+            nbytes = plane * itemsize(halo.dtype)
+            left = bare.setdefault(view.buffer, set(range(halo.outer[0] * halo.outer[1])))
+            low, high = view.extent()
+            planes = sorted(left & set(range(low // nbytes, -(-high // nbytes))))
+            left.difference_update(planes)
+            for first, count in _runs(planes):
+                shape = (1, count, *halo.outer[2:])
+                whole = View(view.buffer, first * plane, shape, contiguous(shape), halo.dtype)
+                kernel = make_border(whole.operand, halo.pads)
+                found.append(Call(kernel, (whole,), call.name, ("border",)))
+        found.append(call)
+    return found
 
-    It stands one step early: the threads meet between that step and the next anyhow.
-    """
-    before: dict[int, list[Call]] = {}
-    seen: set[int] = set()
-    for i, call in enumerate(ctx.calls):
-        for b in dict.fromkeys(v.buffer for v in call.args):
-            if b in halos and b not in seen:
-                seen.add(b)
-                outer, pads, dtype = ctx.buffers[b].halo
-                view = View(b, 0, outer, contiguous(outer), dtype)  # type: ignore[arg-type]
-                kernel = make_border(view.operand, pads)  # type: ignore[arg-type]
-                before.setdefault(max(0, i - 1), []).append(Call(kernel, (view,), call.name, ("border",)))
-    return [c for i, call in enumerate(ctx.calls) for c in (*before.get(i, ()), call)]
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as runs: (first, how many)."""
+    found: list[tuple[int, int]] = []
+    for n in numbers:
+        if found and sum(found[-1]) == n:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((n, 1))
+    return found
 
 
-def _clash(a: tuple[int, int, int, bool], b: tuple[int, int, int, bool]) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """Bytes of a place (a buffer number of a Step) that a step touches on behalf of a buffer of the lowering."""
+
+    place: int
+    low: int
+    high: int
+    serial: bool
+    buffer: int
+    rim: bool  # only the border of the buffer
+
+
+def _clash(a: _Access, b: _Access) -> bool:
     """Whether two accesses touch common bytes from different threads."""
-    return a[0] == b[0] and a[1] < b[2] and b[1] < a[2] and not (a[3] and b[3])
+    return a.place == b.place and a.low < b.high and b.low < a.high and not (a.serial and b.serial)
+
+
+def _rim_and_inside(a: _Access, b: _Access) -> bool:
+    """Whether two writes have no byte in common because one zeroes the border of the buffer and one makes its content."""
+    return a.buffer == b.buffer and a.rim != b.rim
 
 
 def _blob(buffers: list[tuple[int, Buffer]], out: Array, threads: int) -> Array:

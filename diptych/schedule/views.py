@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -50,6 +51,19 @@ class View:
         high = sum(max(0, (d - 1) * s) for d, s in zip(self.shape, self.strides, strict=True))
         size = itemsize(self.dtype)
         return (self.offset + low) * size, (self.offset + high + 1) * size
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """The same, for each of the outermost entries if they lie one behind the other with room between."""
+        low, high = self.extent()
+        wide = [(s, i) for i, (d, s) in enumerate(zip(self.shape, self.strides, strict=True)) if d > 1]
+        step, axis = max(wide, default=(0, 0))
+        size = itemsize(self.dtype)
+        inner = high - low - (self.shape[axis] - 1) * step * size if step > 0 else high - low
+        if low < high and 0 < inner < step * size:
+            for i in range(self.shape[axis]):
+                yield low + i * step * size, low + i * step * size + inner
+        else:
+            yield low, high
 
     @property
     def is_contiguous(self) -> bool:

@@ -47,10 +47,12 @@ def test_the_plan_with_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         assert s["flops"] == 2 * 9 * 32 * 32 * 28 * 28
         assert 0.02 < s["of_roof"] < 10
     assert plan["figures"]["measured"]
+    assert 0 < plan["alive_bytes"] <= plan["arena_bytes"] - plan["scratch_bytes"] <= plan["alive_bytes"] + (1 << 18)
     assert main(["inspect", path, "--plan"]) == 0
     out = capsys.readouterr().out
     assert "GFLOP/s" in out
     assert "estimated Mcycles" in out
+    assert "that live at the same time" in out
 
 
 def test_figures_are_kept_and_make_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

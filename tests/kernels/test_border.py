@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness import ARM, V4, build, compile_only, view
+from random_networks import skip_connections
 from test_contraction import _check, _normal
 
 from diptych import compiler
@@ -59,3 +60,12 @@ def test_padded_values_share_memory(rng: np.random.Generator, threads: int) -> N
     assert any(k.kind == "border" for k in plan.kernels)
     two_largest = 4 * 16 * (74 * 74 + 72 * 72)
     assert plan.arena_bytes - plan.scratch_bytes * threads <= 1.3 * two_largest
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_joined_values_share_memory_part_by_part(rng: np.random.Generator, threads: int, batch: int) -> None:
+    graph = skip_connections(batch, size=40)
+    _check(graph, rng, threads)
+    plan = compiler.compile_plan(graph, Options(threads=threads), host.find("x86-64-v3"))
+    assert any(k.kind == "border" for k in plan.kernels) or plan.over_bound <= 0.1
