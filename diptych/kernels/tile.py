@@ -11,7 +11,7 @@ from diptych.codegen.builder import Val, register_type
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diptych.codegen.builder import Fn, Var
+    from diptych.codegen.builder import Fn, Index, Var
 
 __all__ = ["PANEL", "RegisterTile"]
 
@@ -34,17 +34,19 @@ class RegisterTile:
             [[fn.var(vec, zero) for _ in range(self.vectors)] for _ in range(panels)] for _ in range(width)
         ]
 
-    def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, x_k: int, w_panel: int,
+    def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: Index, x_k: int, w_panel: int,
                    ahead: Sequence[ir.Value] = (), ahead_step: int = PANEL, locality: int = 3) -> None:  # fmt: skip
         """`depth` rank-1 updates: pixel i reads xs[i][k * x_k], panel q reads 16 weights at w[q * w_panel + 16 k].
+
+        A depth known at run time only is rounded up to a multiple of 4, or of fewer updates where registers allow fewer.
 
         Update k also fetches the `ahead_step` floats at k * ahead_step of each of `ahead`, which later tiles will read: so
         that weights come from memory while there is arithmetic to do, not all at once when their turn has come. They
         come into L1, or with `locality` 2 into L2.
         """
         fn, unroll = self.fn, _UNROLL.get(self.fn.target.vector_bytes, 4)
-        whole = depth - depth % unroll
-        if depth <= unroll:
+        whole = depth if isinstance(depth, ir.Value) else depth - depth % unroll
+        if isinstance(depth, int) and depth <= unroll:
             self._update(xs, w, depth, x_k, w_panel)
             return
         with fn.loop(0, whole, unroll, name="k") as k:
@@ -53,7 +55,7 @@ class RegisterTile:
                 for i in range(0, unroll * ahead_step, min(ahead_step, PANEL)):
                     fn.prefetch(fn.at(later, fn.iadd(fn.imul(k, ahead_step), i)), locality)
             self._update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), unroll, x_k, w_panel)
-        if whole < depth:
+        if isinstance(depth, int) and isinstance(whole, int) and whole < depth:
             self._update([fn.at(x, whole * x_k) for x in xs], fn.at(w, whole * PANEL), depth - whole, x_k, w_panel)
 
     def _update(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, x_k: int, w_panel: int) -> None:
