@@ -34,6 +34,7 @@ _FEW, _SHORT_NS = 6, 50_000.0
 
 # Composites with kernels of their own, or that a later pass wants to see whole.
 _WHOLE = frozenset({"batch_norm", "rms_norm"})
+_F32 = frozenset({"attention"})  # the same, for f32 operands only
 _ALSO = frozenset({"conv_transpose", "conv_weight_gradient"})  # outside of blocked regions they have no kernels of their own
 
 
@@ -41,10 +42,10 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
     """All Graph -> Graph passes, in the one order they run in."""
     stages: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("fold constants", fold_constants),
-        ("decompose", lambda g: decompose(g, keep=_WHOLE)),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE, f32=_F32)),
         ("fold constants", fold_constants),
         ("fold affine", fold_affine),
-        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"})),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"}, f32=_F32)),
         ("fold constants", fold_constants),
         ("simplify", simplify),
         ("fold affine", fold_affine),
@@ -54,7 +55,7 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
     if options.layout:
         stages += [("channel blocks", block_channels)]
     stages += [
-        ("decompose", lambda g: decompose(g, keep=_WHOLE, also=_ALSO)),
+        ("decompose", lambda g: decompose(g, keep=_WHOLE, also=_ALSO, f32=_F32)),
         ("fold constants", fold_constants),
         ("simplify", simplify),
         ("cse", cse),

@@ -22,16 +22,18 @@ __all__ = ["Attention"]
 class Attention(Composite):
     """softmax(scale * q k^T + mask) v for q[B,H,S,D], k[B,Hk,T,D], v[B,Hk,T,Dv]; H/Hk query heads share a key head.
 
-    `causal` lets query i see keys 0..i. A query whose keys are all masked with -inf gets zeros, as in PyTorch.
+    `causal` lets query i see keys 0..i + offset. A query whose keys are all masked with -inf gets zeros, as in PyTorch.
     """
 
     scale: float
     causal: bool = False
+    offset: int = 0  # with `causal`: how many keys come before that of the first query, as those in a cache
 
     samples = (
         S((1, 2, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8), scale=0.35),
         S((2, 2, 3, 4), (2, 2, 7, 4), (2, 2, 7, 6), scale=0.5),
         S((2, 3, 6, 8), (2, 3, 6, 8), (2, 3, 6, 8), scale=0.35, causal=True),
+        S((1, 2, 3, 8), (1, 2, 8, 8), (1, 2, 8, 8), scale=0.35, causal=True, offset=5),
         S((1, 4, 3, 8), (1, 2, 5, 8), (1, 2, 5, 8), scale=0.25),
         S((1, 4, 5, 8), (1, 1, 5, 8), (1, 1, 5, 8), (1, 1, 5, 5), scale=0.25, causal=True),
         S((2, 2, 4, 8), (2, 2, 9, 8), (2, 2, 9, 8), (2, 1, 1, 9), scale=0.35),
@@ -51,6 +53,8 @@ class Attention(Composite):
             )
         if not k.shape[1] or h % k.shape[1]:
             raise TypeRuleError(f"the {h} query heads of {q} are no multiple of the {k.shape[1]} key heads of {k}")
+        if self.offset < 0:
+            raise TypeRuleError(f"the first query would see {self.offset + 1} keys; the offset must not be negative")
         if k.shape[2] == 0:
             raise TypeRuleError(f"key {k} holds no positions to attend to")
         scores = (b, h, s, k.shape[2])
@@ -66,7 +70,7 @@ class Attention(Composite):
         if mask is not None:
             scores += widened(mask)
         if self.causal:
-            scores[:, :, ~np.tri(s, t, dtype=np.bool_)] = -np.inf
+            scores[:, :, ~np.tri(s, t, self.offset, dtype=np.bool_)] = -np.inf
         top = scores.max(3, keepdims=True)
         with np.errstate(invalid="ignore"):
             e = np.exp(scores - top)
@@ -84,7 +88,7 @@ class Attention(Composite):
         if mask is not None:
             scores = g.add(scores, mask)
         if self.causal:
-            unseen = np.where(np.tri(s, t, dtype=np.bool_), 0.0, -np.inf)
+            unseen = np.where(np.tri(s, t, self.offset, dtype=np.bool_), 0.0, -np.inf)
             scores = g.add(scores, g.constant(unseen, scores.dtype))
         weights = g.emit(Softmax(-1), scores)
         if mask is not None:  # only a mask can hide every key

@@ -135,19 +135,22 @@ class Context:
 
     def moved(self, node: Node) -> View:
         source, shape = self.view(node.inputs[0]), self.graph.types[node.outputs[0]].shape
-        a = attributes(node.op)
+        again = self.move(node, source)
+        if again is None:
+            again = self.copy(source, node.name or "reshape").reshape(shape)
+            assert again is not None
+        return again
+
+    def move(self, node: Node, source: View) -> View | None:
+        """What a movement operator makes of a view; None where strides cannot say it."""
+        shape, a = self.graph.types[node.outputs[0]].shape, attributes(node.op)
         if node.op.name == "transpose":
             return source.transpose(a["perm"])
         if node.op.name == "broadcast_to":
             return source.broadcast(shape)
         if node.op.name == "slice":
             return source.slice(a["starts"], a["steps"], shape)
-        again = source.reshape(shape)
-        if again is None:
-            copied = self.copy(source, node.name or "reshape").reshape(shape)
-            assert copied is not None
-            again = copied
-        return again
+        return source.reshape(shape)
 
     def copy(self, source: View, name: str) -> View:
         """A contiguous copy."""

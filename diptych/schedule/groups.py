@@ -96,6 +96,9 @@ class _Partition:
                 value = region[-1].outputs[0]
             if group.epilogue:
                 self.absorb(group, group.epilogue, shape)
+        if anchor.op.name == "attention":
+            group.prologue = self.mask_of(anchor)
+            return group
         x = anchor.inputs[0] if anchor.inputs else -1
         node = self.producer.get(x)
         if node is None or not self.fusable(node, self.graph.types[x].shape) or not self.only_in(x, [anchor]):
@@ -111,6 +114,27 @@ class _Partition:
         group.prologue = [node]
         self.absorb(group, group.prologue, self.graph.types[x].shape, only_f32=anchor.op.name == "blocked_conv")
         return group
+
+    def mask_of(self, attention: Node) -> list[Node]:
+        """The few operators that make the mask of an attention, if they make as much as there are scores of a head.
+
+        A smaller one, as of padding, is better worked out once for all queries and heads.
+        """
+        if len(attention.inputs) < 4:
+            return []
+        value, reader = attention.inputs[3], attention
+        while (node := self.producer.get(value)) is not None and self.only_in(value, [reader]) and node.op.name in VIEWS:
+            value, reader = node.inputs[0], node
+        (_, _, s, _), (_, _, t, _) = (self.graph.types[v].shape for v in attention.inputs[:2])
+        out = self.graph.types[value]
+        if node is None or not self.fusable(node, out.shape) or not self.only_in(value, [reader]):
+            return []
+        if out.size < s * t or out.dtype != "f32":
+            return []
+        nodes = [node]
+        self.taken.add(id(node))
+        self.absorb(Group(None), nodes, out.shape)
+        return nodes
 
     def not_f32(self, nodes: list[Node]) -> str | None:
         """Why a kernel whose operands are all f32 cannot work these out."""

@@ -12,6 +12,7 @@ from diptych.kernels.pointwise_pad import make_pad
 from diptych.kernels.reduce import make_reduce
 from diptych.ops.base import Reduction, attributes
 from diptych.schedule.along import ALONG, lower_along, lower_resize
+from diptych.schedule.attention import lower_attention
 from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv
 from diptych.schedule.conv_gradient import lower_weight_gradient
@@ -197,6 +198,7 @@ def _pad(ctx: Context, group: Group) -> None:
 
 _RULES: dict[str, Callable[[Context, Group], None]] = {
     "mat_mul": lower_product,
+    "attention": lower_attention,
     "conv": lower_plain_conv,
     **dict.fromkeys(("lstm", "gru", "rnn"), lower_recurrent),
     "blocked_conv": _conv,
