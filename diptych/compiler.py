@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from diptych.fingerprint import of_compiler
 from diptych.kernels.worker import Workers, processes, symbol
 from diptych.passes.affine import fold_affine
+from diptych.passes.attention import find_attention
 from diptych.passes.commute import pool_before_pointwise
 from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
@@ -42,6 +43,7 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
     """All Graph -> Graph passes, in the one order they run in."""
     stages: list[tuple[str, Callable[[Graph], Graph]]] = [
         ("fold constants", fold_constants),
+        ("find attention", find_attention),
         ("decompose", lambda g: decompose(g, keep=_WHOLE, f32=_F32)),
         ("fold constants", fold_constants),
         ("fold affine", fold_affine),

@@ -9,7 +9,7 @@ each row carries its largest score and its sum along (Milakov and Gimelshein 201
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, prod
+from math import inf
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -49,6 +49,7 @@ class AttentionParams:
     panels: int  # panels of 16 keys, or of 16 columns of v, per register tile
     tiles_per_block: int
     chunk: int  # keys at a time, a multiple of 16
+    zeros: bool = True  # a query that sees no key gets zeros, else NaN
 
     @property
     def blocks(self) -> int:
@@ -60,7 +61,7 @@ class AttentionParams:
 
 
 def make_attention(q: Operand, k: Operand, v: Operand, mask: Sequence[Operand], out: Operand, scale: float, target: Target, *,
-                   causal: int | None = None, mask_expr: Expr | None = None, threads: int = 1) -> Kernel:  # fmt: skip
+                   causal: int | None = None, mask_expr: Expr | None = None, zeros: bool = True, threads: int = 1) -> Kernel:  # fmt: skip
     """The kernel over operands as `AttentionParams` has them (any strides; columns of `out` dense), cut for `threads`."""
     b, h, g, s, d = q.shape
     t, dv = v.shape[2:]
@@ -75,7 +76,6 @@ def make_attention(q: Operand, k: Operand, v: Operand, mask: Sequence[Operand], 
     chunks = -(-t // _STRIP)
     chunk = _up(-(-t // chunks), PANEL)
     count = sum(n for _, n in tiles)
-    params = AttentionParams(scale, causal, mask_expr, tiles, panels, count, chunk)
     best: tuple[float, int] | None = None
     for blocks in range(1, count + 1):
         each = -(-count // blocks)
@@ -87,7 +87,7 @@ def make_attention(q: Operand, k: Operand, v: Operand, mask: Sequence[Operand], 
         if best is None or cost < best[0] * 0.995:
             best = (cost, each)
     assert best is not None
-    params = AttentionParams(scale, causal, mask_expr, tiles, panels, best[1], chunk)
+    params = AttentionParams(scale, causal, mask_expr, tiles, panels, best[1], chunk, zeros)
     share = 1.0 if causal is None else min(1.0, (0.5 * s + causal) / t + 0.1)
     cost = 200 + 2.0 * b * h * g * s * t * (d + dv) * share / _FLOPS_PER_NS
     operands = (q, k, v, *mask, out)
@@ -137,7 +137,7 @@ class _Emitter:
         self.p: AttentionParams = kernel.params
         self.lanes = min(PANEL, fn.target.lanes(4))
         self.vec = register_type("f32", self.lanes)
-        self.softmax = RowSoftmax(fn, self.math, self.lanes)
+        self.softmax = RowSoftmax(fn, self.math, self.lanes, self.p.zeros)
         self.q, self.k, self.v, *self.masks, self.out = kernel.operands
         _, _, self.group, self.s, self.d = self.q.shape
         self.t, self.dv = self.v.shape[2:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import TYPE_CHECKING
 
 from diptych.codegen.builder import Val
@@ -58,6 +58,7 @@ class RowSoftmax:
     fn: Fn
     math: Math
     lanes: int
+    zeros: bool  # a row of nothing but -inf has the result 0, else NaN
 
     def row(self, scores: ir.Value, vectors: Index, factor: ir.Value, state: ir.Value | None) -> None:
         """One row: `vectors` whole vectors from `scores` on; what lies past its end is -inf."""
@@ -96,9 +97,10 @@ class RowSoftmax:
         fn.store(m.fma(fn.load(so_far), shrink, total), so_far)
 
     def reciprocal(self, total: Val) -> Val:
-        """1 / total, and 0 of 0: a row whose scores are all -inf has the result 0."""
+        """1 / total; the total 0 is that of a row whose scores are all -inf."""
         m = self.math
-        return m.select(m.cmp("eq", total, m.const(0.0)), m.const(0.0), m.div(m.const(1.0), total))
+        hidden = m.const(0.0 if self.zeros else nan)
+        return m.select(m.cmp("eq", total, m.const(0.0)), hidden, m.div(m.const(1.0), total))
 
     def _larger(self, a: Val, b: Val) -> Val:
         """One max instruction: it may lose a NaN, which the sum of the weights finds again."""

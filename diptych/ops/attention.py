@@ -22,12 +22,14 @@ __all__ = ["Attention"]
 class Attention(Composite):
     """softmax(scale * q k^T + mask) v for q[B,H,S,D], k[B,Hk,T,D], v[B,Hk,T,Dv]; H/Hk query heads share a key head.
 
-    `causal` lets query i see keys 0..i + offset. A query whose keys are all masked with -inf gets zeros, as in PyTorch.
+    `causal` lets query i see keys 0..i + offset. A query whose keys are all masked with -inf gets zeros, as in
+    PyTorch, or NaN, as softmax written out gives.
     """
 
     scale: float
     causal: bool = False
     offset: int = 0  # with `causal`: how many keys come before that of the first query, as those in a cache
+    unseen: str = "zeros"  # what a query gets that sees no key: "zeros" or "nan"
 
     samples = (
         S((1, 2, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8), scale=0.35),
@@ -53,6 +55,8 @@ class Attention(Composite):
             )
         if not k.shape[1] or h % k.shape[1]:
             raise TypeRuleError(f"the {h} query heads of {q} are no multiple of the {k.shape[1]} key heads of {k}")
+        if self.unseen not in ("zeros", "nan"):
+            raise TypeRuleError(f'unseen is "zeros" or "nan", not {self.unseen!r}')
         if self.offset < 0:
             raise TypeRuleError(f"the first query would see {self.offset + 1} keys; the offset must not be negative")
         if k.shape[2] == 0:
@@ -75,7 +79,8 @@ class Attention(Composite):
         with np.errstate(invalid="ignore"):
             e = np.exp(scores - top)
         e /= e.sum(3, keepdims=True)
-        e[np.broadcast_to(top == -np.inf, e.shape)] = 0
+        if self.unseen == "zeros":
+            e[np.broadcast_to(top == -np.inf, e.shape)] = 0
         out = np.matmul(e.reshape(b, shared, h // shared * s, t), values)
         return narrowed(out.reshape(b, h, s, v.shape[3]), q)
 
@@ -91,7 +96,7 @@ class Attention(Composite):
             unseen = np.where(np.tri(s, t, self.offset, dtype=np.bool_), 0.0, -np.inf)
             scores = g.add(scores, g.constant(unseen, scores.dtype))
         weights = g.emit(Softmax(-1), scores)
-        if mask is not None:  # only a mask can hide every key
+        if mask is not None and self.unseen == "zeros":  # only a mask can hide every key
             weights = g.where(g.equal(g.max(scores, -1, keepdims=True), -np.inf), 0.0, weights)
         out = g.matmul(g.reshape(weights, (b, shared, h // shared * s, t)), v)
         return g.reshape(out, (b, h, s, v.shape[3]))

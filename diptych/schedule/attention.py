@@ -38,7 +38,7 @@ def lower_attention(ctx: Context, group: Group) -> None:
         q, *masks, rows = (x.transpose((0, 1, 3, 2, 4)) for x in (q, *masks, rows))
     kernel = make_attention(
         q.operand, k.operand, v.operand, [m.operand for m in masks], rows.operand, a["scale"], ctx.target,
-        causal=causal, mask_expr=expr, threads=ctx.threads,
+        causal=causal, mask_expr=expr, zeros=a["unseen"] == "zeros", threads=ctx.threads,
     )  # fmt: skip
     ctx.call(kernel, [q, k, v, *masks, rows])
     if target is not out:

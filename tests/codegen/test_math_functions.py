@@ -97,6 +97,22 @@ def test_sigmoid(rng: np.random.Generator) -> None:
         assert np.all((got[~normal] >= 0) & (got[~normal] <= least))
 
 
+def test_exp_of_nonpositive(rng: np.random.Generator) -> None:
+    x = sweep32(rng)
+    x = np.concatenate([x[x <= 0], x[np.isnan(x)], [np.float32(-0.0)]])
+    for lanes in (1, 8, 16):
+        got = compiled(lambda k, v: k.exp_of_nonpositive(v), ["f32"], "f32", lanes=lanes)(x)
+        with np.errstate(all="ignore"):
+            exact = np.exp(x.astype(np.float64))
+            far, near = x < -87.7, x > -87.5
+            relative = np.abs(got - exact) / exact
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(x))
+        assert (got[far] == 0).all()
+        assert (got[x == 0] == 1).all()
+        assert (relative[near] <= 1.2e-7 + 1.2e-8 * np.abs(x[near])).all(), x[near][np.argmax(relative[near])]
+        assert np.nanmax(np.abs(got - exact)) <= 1.2e-7
+
+
 def test_normal_cdf(rng: np.random.Generator) -> None:
     x = np.concatenate([np.linspace(-8, 8, 200001), rng.uniform(-6, 6, 5000), SPECIAL, [1e-30, -1e30]]).astype(np.float32)
     exact = 0.5 * (1 + special.erf(x.astype(np.float64) * math.sqrt(0.5)))
