@@ -184,8 +184,9 @@ def log_softmax(op, x):
 
 @twin
 def attention(op, q, k, v, mask=None):
-    if mask is not None and op.causal:
-        mask = mask + torch.full((q.shape[2], k.shape[2]), float("-inf"), dtype=q.dtype).triu(1)
+    if op.causal and (mask is not None or op.offset):
+        unseen = torch.full((q.shape[2], k.shape[2]), float("-inf"), dtype=q.dtype).triu(1 + op.offset)
+        mask = unseen if mask is None else mask + unseen
     causal = op.causal and mask is None
     return F.scaled_dot_product_attention(
         q, k, v, mask, is_causal=causal, scale=op.scale, enable_gqa=q.shape[1] != k.shape[1]
