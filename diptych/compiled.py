@@ -52,7 +52,9 @@ class Compiled:
             self.call = self._interpret
             graph = self.graph
             self.name = graph.name
-            self.inputs, self.outputs = tuple(graph.input_types().items()), tuple(graph.output_types().items())
+            kept = {out for out, _ in options.in_place}
+            self.inputs = tuple(graph.input_types().items())
+            self.outputs = tuple((n, t) for n, t in graph.output_types().items() if n not in kept)
             return
         self._machine = machine = host.find(target)
         if not machine.is_host:
@@ -72,7 +74,7 @@ class Compiled:
         self.name, self.inputs, self.outputs = made.name, made.inputs, made.outputs
         self.executable = Executable(
             made.code, weights=made.weights, arena_bytes=made.arena_bytes, inputs=made.inputs, outputs=made.outputs,
-            threads=made.threads, parallel=made.threads > 1,
+            threads=made.threads, parallel=made.threads > 1, updated=made.updated,
         )  # fmt: skip
         self.call = self.executable.call
 
@@ -122,7 +124,7 @@ class Compiled:
         code = prelink([parse_object(code) for code in objects])
         threads = 1 if plan.cost < TINY_NS else self._options.threads
         report("done", 1, 1)
-        return Prepared(graph.name, plan.inputs, plan.outputs, plan.arena_bytes, threads, code, weights)
+        return Prepared(graph.name, plan.inputs, plan.outputs, plan.arena_bytes, threads, code, weights, plan.updated)
 
     def _interpret(self, *arrays: Array) -> Any:
         from diptych.targets.numpy import interpret
@@ -133,7 +135,10 @@ class Compiled:
             if a.shape != t.shape or dtype_of(a) != t.dtype:
                 raise InputError(f"input {name!r}: {t} expected, {a.dtype}{list(a.shape)} given")
             given[name] = a
-        outs = tuple(interpret(self.graph, given).values())
+        found = interpret(self.graph, given)
+        for out, source in self._options.in_place:
+            given[source][...] = found.pop(out)
+        outs = tuple(found.values())
         return outs[0] if len(outs) == 1 else outs
 
 

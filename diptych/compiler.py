@@ -72,7 +72,8 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
 def compile_plan(graph: Graph, options: Options, target: Target) -> Plan:
     """Everything up to the Plan; no LLVM yet."""
     graph = optimize(graph, options)
-    return make_plan(lower(graph, target, options.fuse, options.accuracy == "strict", options.threads), options.threads, aligned_bytes)
+    ctx = lower(graph, target, options.fuse, options.accuracy == "strict", options.threads, options.in_place)
+    return make_plan(ctx, options.threads, aligned_bytes)
 
 
 def cache_key(plan: Plan, target: Target) -> str:

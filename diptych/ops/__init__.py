@@ -107,6 +107,7 @@ from diptych.ops.transcendental import (
     Tan,
     Tanh,
 )
+from diptych.ops.update import SliceUpdateAt
 
 __all__ = [
     "OPS",
@@ -251,6 +252,7 @@ __all__ = [
     "Sinh",
     "Slice",
     "SliceUpdate",
+    "SliceUpdateAt",
     "Softmax",
     "Softplus",
     "Softsign",

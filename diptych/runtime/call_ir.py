@@ -19,9 +19,11 @@ declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
 declare i64 @llvm.umin.i64(i64, i64)
 
-; Is %a exactly what record %rec asks for? Then its data, else null. (%want: the flags that must be set.)
-define internal ptr @fits(ptr %a, ptr %rec, ptr %type, i32 %want) alwaysinline {{
+; Is %a exactly what record %rec asks for? Then its data, else null.
+define internal ptr @fits(ptr %a, ptr %rec, ptr %type) alwaysinline {{
 entry:
+  %wanta = getelementptr i8, ptr %rec, i64 {r.RECORD_FLAGS}
+  %want = load i32, ptr %wanta
   %ta = getelementptr i8, ptr %a, i64 {r.OB_TYPE}
   %t = load ptr, ptr %ta
   %exact = icmp eq ptr %t, %type
@@ -79,15 +81,18 @@ no:
   ret ptr null
 }}
 
-; Is tensor %i, if it is an output that the caller gave, apart in memory from all tensors before it?
-define internal i1 @apart(ptr %recs, ptr %io, i64 %i, i1 %isout) alwaysinline {{
+; Is tensor %i, if it is written to, apart in memory from all tensors before it? Those that are written to come last.
+define internal i1 @apart(ptr %recs, ptr %io, i64 %i) alwaysinline {{
 entry:
-  br i1 %isout, label %begin, label %yes
+  %io8 = mul i64 %i, {r.RECORD_BYTES}
+  %ir = getelementptr i8, ptr %recs, i64 %io8
+  %wa = getelementptr i8, ptr %ir, i64 {r.RECORD_FLAGS}
+  %w = load i32, ptr %wa
+  %written = icmp eq i32 %w, {r.FLAGS_OUT}
+  br i1 %written, label %begin, label %yes
 begin:
   %ia = getelementptr ptr, ptr %io, i64 %i
   %x = load i64, ptr %ia
-  %io8 = mul i64 %i, {r.RECORD_BYTES}
-  %ir = getelementptr i8, ptr %recs, i64 %io8
   %ina = getelementptr i8, ptr %ir, i64 {r.RECORD_NBYTES}
   %xn = load i64, ptr %ina
   %xend = add i64 %x, %xn
@@ -193,16 +198,14 @@ test:
   %a = load ptr, ptr %aa
   %ro = mul i64 %i, {r.RECORD_BYTES}
   %rec = getelementptr i8, ptr %recs, i64 %ro
-  %isout = icmp uge i64 %i, %nin
-  %want = select i1 %isout, i32 {r.FLAGS_OUT}, i32 {r.FLAGS_IN}
-  %data = call ptr @fits(ptr %a, ptr %rec, ptr %type, i32 %want)
+  %data = call ptr @fits(ptr %a, ptr %rec, ptr %type)
   %bad = icmp eq ptr %data, null
   br i1 %bad, label %slow, label %good
 good:
   %ioa = getelementptr ptr, ptr %io, i64 %i
   store ptr %data, ptr %ioa
   %i1 = add i64 %i, 1
-  %apart = call i1 @apart(ptr %recs, ptr %io, i64 %i, i1 %isout)
+  %apart = call i1 @apart(ptr %recs, ptr %io, i64 %i)
   br i1 %apart, label %arg, label %slow
 take:
   %rest = load ptr, ptr %frame

@@ -9,7 +9,7 @@ import numpy as np
 from diptych.errors import InputError
 from diptych.ir.types import TensorType, numpy_dtype
 
-__all__ = ["check_output", "overlapping", "to_input"]
+__all__ = ["check_output", "check_updated", "overlapping", "to_input"]
 
 Array = np.ndarray[Any, Any]
 
@@ -61,6 +61,14 @@ def check_output(name: str, wanted: TensorType, array: Any) -> None:
         raise InputError(f"output {name!r}: expected {wanted}, got {array.dtype} {list(array.shape)}")
     if not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
         raise InputError(f"output {name!r}: the array must be C-contiguous, aligned and writeable; make it by numpy.empty")
+
+
+def check_updated(name: str, wanted: TensorType, array: Any) -> None:
+    """InputError unless `array` can be read and written as it is: an input that the model changes is never converted."""
+    try:
+        check_output(name, wanted, array)
+    except InputError as e:
+        raise InputError(f"{e} (input {name!r} is updated in place)".replace(f"output {name!r}", f"input {name!r}")) from None
 
 
 def overlapping(a: Array, b: Array) -> bool:

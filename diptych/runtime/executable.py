@@ -11,7 +11,7 @@ import numpy as np
 from diptych.errors import DiptychError, InputError
 from diptych.ir.types import TensorType, numpy_dtype
 from diptych.runtime import records as r
-from diptych.runtime.convert import check_output, overlapping, to_input
+from diptych.runtime.convert import check_output, check_updated, overlapping, to_input
 from diptych.runtime.link import Linked
 from diptych.runtime.loader import advise_huge, load_linked, load_object
 from diptych.runtime.native import array_type_address, support
@@ -56,8 +56,10 @@ class _Descriptor(np.ndarray[Any, Any]):
 class _Core:
     """What the calls of one model share. Refers to its descriptor weakly: the builtins own that, and it owns this."""
 
-    def __init__(self, code: bytes | Linked, weights: Array, arena_bytes: int, inputs: Signature, outputs: Signature) -> None:
+    def __init__(self, code: bytes | Linked, weights: Array, arena_bytes: int, inputs: Signature, outputs: Signature,
+                 updated: Sequence[str] = ()) -> None:  # fmt: skip
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.updated = frozenset(updated)
         self.weights, self.arena_bytes = weights, arena_bytes
         load = load_linked if isinstance(code, Linked) else load_object
         self.object = load(code, support().symbols)  # type: ignore[arg-type]
@@ -84,8 +86,9 @@ class _Core:
             r.D_NDARRAY: array_type_address(),
         }
         at, extents = r.D_RECORDS, self._extents.ctypes.data
-        for t, dtype in zip(types, self._dtypes):
-            words |= {at: dtype.num, at + 8: t.rank, at + 16: extents, at + 24: id(dtype), at + r.RECORD_NBYTES: t.nbytes}
+        written = [name in self.updated for name, _ in self.inputs] + [True] * len(self.outputs)
+        for t, dtype, write in zip(types, self._dtypes, written):
+            words |= {at: dtype.num | (r.FLAGS_OUT if write else r.FLAGS_IN) << 32, at + 8: t.rank, at + 16: extents, at + 24: id(dtype), at + r.RECORD_NBYTES: t.nbytes}
             at, extents = at + r.RECORD_BYTES, extents + 8 * t.rank
         for offset, word in words.items():
             made[offset // 8] = word
@@ -132,7 +135,16 @@ class _Core:
         if len(values) != len(self.inputs):
             expected = ", ".join(f"{name}: {t}" for name, t in self.inputs)
             raise InputError(f"the model takes {len(self.inputs)} inputs ({expected}), {len(values)} were given")
-        return [to_input(name, t, v) for (name, t), v in zip(self.inputs, values)]
+        given = []
+        for (name, t), v in zip(self.inputs, values):
+            if name in self.updated:
+                check_updated(name, t, v)
+                if any(overlapping(v, other) for other in given):
+                    raise InputError(f"input {name!r} is updated in place and shares memory with another input; give it its own")
+                given.append(v)
+            else:
+                given.append(to_input(name, t, v))
+        return given
 
     def slow_into(self, inputs: Sequence[Any], outputs: Sequence[Array]) -> None:
         """`run_into` with checks and conversion."""
@@ -146,7 +158,12 @@ class _Core:
             for j in range(i):
                 if overlapping(out, outputs[j]):
                     raise InputError(f"outputs {names[j]!r} and {names[i]!r} share memory; give each its own array")
-        arrays = [a.copy() if any(overlapping(a, o) for o in outputs) else a for a in self.convert(inputs)]
+        arrays = self.convert(inputs)
+        for i, ((name, _), a) in enumerate(zip(self.inputs, arrays)):
+            if any(overlapping(a, o) for o in outputs):
+                if name in self.updated:
+                    raise InputError(f"input {name!r} is updated in place and shares memory with an output; give each its own array")
+                arrays[i] = a.copy()
         self._run("diptych_into", [*arrays, *outputs])
 
 
@@ -157,6 +174,7 @@ class Executable:
     barrier_state} and io to the addresses of the inputs, then of the outputs (each aligned to its element only).
     The code may call `diptych_barrier(ctx, nth)` and C library functions. It must run for every nth up to `threads`:
     when the workers are busy with another call it runs alone, with nth = 1. Arenas start zeroed and are reused.
+    Inputs named in `updated` (the last ones) are written to: their arrays must be exactly of their types, never converted.
 
     `call` is the same as calling the object, without the cost of a Python frame.
     """
@@ -173,6 +191,7 @@ class Executable:
         threads: int = 1,
         parallel: bool = True,
         release_gil: bool | None = None,
+        updated: Sequence[str] = (),
     ) -> None:
         misaligned = weights.size > 0 and weights.ctypes.data % 64 != 0
         if weights.dtype != np.uint8 or weights.ndim != 1 or not weights.flags.c_contiguous or misaligned:
@@ -183,7 +202,10 @@ class Executable:
         if release_gil is None:
             touched = arena_bytes + weights.nbytes + sum(t.nbytes for _, t in (*inputs, *outputs))
             release_gil = touched > _GIL_WORTH_KEEPING
-        self._core = _Core(code, weights, arena_bytes, inputs, outputs)
+        names = [name for name, _ in inputs]
+        if list(updated) != names[len(names) - len(updated) :]:
+            raise InputError(f"the inputs that are updated, {list(updated)}, must be the last of {names}")
+        self._core = _Core(code, weights, arena_bytes, inputs, outputs, updated)
         descriptor = self._core.describe(entry, self.threads, release_gil)
         self.call: Callable[..., Any] = support().builtin("diptych_call", descriptor)
         self._into: Callable[..., Any] = support().builtin("diptych_into", descriptor)

@@ -42,6 +42,7 @@ class Prepared(NamedTuple):
     threads: int
     code: Linked
     weights: Array
+    updated: tuple[str, ...] = ()  # inputs that are written to
 
 
 def keep(cache: ObjectCache, key: str, made: Prepared, workers: int = 1) -> bool:
@@ -59,7 +60,7 @@ def keep(cache: ObjectCache, key: str, made: Prepared, workers: int = 1) -> bool
         "name": made.name, "inputs": _listed(made.inputs), "outputs": _listed(made.outputs),
         "arena_bytes": made.arena_bytes, "threads": made.threads, "weights": len(weights), "checks": checks,
         "code": len(code.data), "machine": code.machine, "code_end": code.code_end, "ro_end": code.ro_end,
-        "names": code.names, "fixups": code.fixups,
+        "names": code.names, "fixups": code.fixups, "updated": made.updated,
     }  # fmt: skip
     head = json.dumps(fields, separators=(",", ":")).encode()
     size = _PREFIX + len(head) + len(code.data)
@@ -123,7 +124,7 @@ def _read(fd: int, key: str, workers: int) -> Prepared | None:
     code = Linked(fields["machine"], data, fields["code_end"], fields["ro_end"], fields["names"], fixups)
     return Prepared(
         fields["name"], _types(fields["inputs"]), _types(fields["outputs"]), fields["arena_bytes"], fields["threads"],
-        code, weights,
+        code, weights, tuple(fields["updated"]),
     )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "POOL_SPIN",
     "POOL_STOP",
     "RECORD_BYTES",
+    "RECORD_FLAGS",
     "RECORD_NBYTES",
 ]  # fmt: skip
 
@@ -61,7 +62,8 @@ METH_FASTCALL = 0x80
 # descriptor; the number of inputs is at 0
 D_OUTPUTS, D_THREADS, D_RELEASE_GIL, D_RUN, D_POOL, D_FREE, D_FALLBACK, D_NDARRAY = (8 * i for i in range(1, 9))
 D_RECORDS = 128
-RECORD_BYTES = 40  # type number, rank, address of the extents, NumPy's descriptor object, bytes of the tensor
+RECORD_BYTES = 40  # type number, flags, rank, address of the extents, NumPy's descriptor object, bytes of the tensor
+RECORD_FLAGS = 4  # what an array given for it must have: FLAGS_OUT where it is written to
 RECORD_NBYTES = 32
 
 # frame; the link to the next free frame is at 0

@@ -81,6 +81,8 @@ class Context:
     placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, which operand): there already
     sums: dict[int, View] = field(default_factory=dict)  # blocked images -> [N, B, parts, 16], sums over their pixels
     strassen: dict[tuple[View, int], tuple[View, View]] = field(default_factory=dict)  # sums of rows that were made
+    returned: tuple[int, ...] = ()  # which of the graph's outputs are returned; the others lie in inputs
+    updated: tuple[str, ...] = ()  # the inputs that are written to
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------

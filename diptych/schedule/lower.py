@@ -28,11 +28,12 @@ from diptych.schedule.recurrent import lower_recurrent
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
 from diptych.schedule.staged import lower_staged
 from diptych.schedule.transposed import lower_transposed
+from diptych.schedule.update import lower_update_at, updated_inputs
 from diptych.schedule.views import View, contiguous
 from diptych.schedule.winograd import winograd_alternatives
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from diptych.ir import Graph
     from diptych.schedule.groups import Group
@@ -41,8 +42,12 @@ if TYPE_CHECKING:
 __all__ = ["lower"]
 
 
-def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False, threads: int = 1) -> Context:
-    """All kernel calls of a graph, in order, over buffers whose places are not yet fixed; to be run by `threads`."""
+def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False, threads: int = 1,
+          in_place: Sequence[tuple[str, str]] = ()) -> Context:  # fmt: skip
+    """All kernel calls of a graph, in order, over buffers whose places are not yet fixed; to be run by `threads`.
+
+    in_place: pairs (output, input), see `Options`.
+    """
     ctx = Context(graph, target, strict, threads, producer=graph.producer())
     for i, v in enumerate(graph.inputs):
         t = graph.types[v]
@@ -51,8 +56,14 @@ def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False,
     if fuse:
         groups = join_gates(graph, join_depthwise(graph, groups))
     made = {v for g in groups for v in g.results}
+    kept_in = updated_inputs(graph, in_place)
+    ctx.updated = tuple(graph.input_names[graph.inputs.index(v)] for v in kept_in.values())
+    for v, source in kept_in.items():
+        ctx.results[v] = ctx.views[source]
     finals = []  # outputs that are views, constants, inputs, or named twice: copied at the end
-    for i, v in enumerate(graph.outputs):
+    ctx.returned = tuple(j for j, v in enumerate(graph.outputs) if v not in kept_in)
+    for i, j in enumerate(ctx.returned):
+        v = graph.outputs[j]
         t = graph.types[v]
         view = _whole(ctx, "output", i, t.shape, t.dtype, t.nbytes)
         if v in made and v not in ctx.results:
@@ -208,6 +219,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     "unpack_channels": _unpack,
     "concat": _concat,
     **dict.fromkeys(INDEXING, lower_indexing),
+    "slice_update_at": lower_update_at,
     **dict.fromkeys(("softmax", "log_softmax", "layer_norm", "rms_norm"), lower_row),
     **dict.fromkeys(("max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool"), lower_pool),
     **dict.fromkeys(("adaptive_avg_pool", "adaptive_max_pool"), lower_adaptive_pool),

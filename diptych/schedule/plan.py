@@ -65,6 +65,7 @@ class Plan:
     constants: Constants = field(compare=False, repr=False)
     fused: tuple[tuple[str, ...], ...] = ()  # per step, the operators in it
     notes: tuple[tuple[str, ...], ...] = ()  # per step, why it is done this way
+    updated: tuple[str, ...] = ()  # inputs that are written to, the last ones
 
     @property
     def weights(self) -> Array:
@@ -149,8 +150,8 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
     return Plan(
         tuple(kernels), tuple(steps), arena + threads * scratch, arena, scratch, alive,
         tuple((name, graph.types[v]) for name, v in zip(graph.input_names, graph.inputs, strict=True)),
-        tuple((name, graph.types[v]) for name, v in zip(graph.output_names, graph.outputs, strict=True)),
-        constants, tuple(c.fused for c in calls), tuple(c.notes for c in calls),
+        tuple((graph.output_names[j], graph.types[graph.outputs[j]]) for j in ctx.returned),
+        constants, tuple(c.fused for c in calls), tuple(c.notes for c in calls), ctx.updated,
     )  # fmt: skip
 
 
