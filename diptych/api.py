@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +49,7 @@ def load(path: str | os.PathLike[str], params: str | os.PathLike[str] | None = N
 
 def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"] = "f32",
             accuracy: Literal["fast", "strict"] = "fast", threads: int | None = None, target: str | None = None,
-            dynamic: Mapping[str, Sequence[int]] | str | None = None,
+            dynamic: Mapping[str, Any] | str | None = None,
             progress: Progress | None = None) -> Model:  # fmt: skip
     """Compile a model to native code for this machine.
 
@@ -69,8 +69,11 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
         but which spreads an infinity or NaN in the input to the 4x4 tile around it.
     threads: workers per call; default: the CPUs this process may use.
     target: "x86-64-v4", "x86-64-v3", "aarch64" or "numpy" (interprets); default: the best of this machine.
-    dynamic: "batch" when axis 0 of every input is a batch of independent rows: any batch size is then served
-        without a new compilation.
+    dynamic: what changes from call to call and is to be served without a new compilation each time. "batch": axis 0
+        of every input, a batch of independent rows. "length": axis 1 of every input that has one, a sequence. Or by
+        input, {"ids": {0: "batch", 1: "length"}}, with a torch.export.Dim("length", max=512) to bound it. Calls are
+        filled up to the nearest of a few lengths, each compiled when it is first met (`Model.prepare` does it before);
+        where a model could see what was filled in, every length is compiled for itself, which a log entry says.
     progress: called as progress(stage, done, total) while it compiles: "passes", then "kernels" with how many are
         done, then "done". Default: a line on standard error, when that is a terminal and it takes over two seconds.
 
@@ -82,12 +85,17 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
         raise InputError(f"accuracy={accuracy!r} is neither 'fast' nor 'strict'")
     if threads is not None and threads < 1:
         raise InputError(f"threads={threads} must be at least 1")
-    if dynamic not in (None, "batch"):
-        raise InputError(f"dynamic={dynamic!r}: only 'batch' is there so far")
-    source = _source(model, example_inputs, dynamic)
+    source = _source(model, example_inputs)
     types = _types(source, None if source is not model and hasattr(source, "flatten_inputs") else example_inputs)
     options = Options(precision, accuracy, threads or _cpu_count())
-    return Model(source, types, options, target, dynamic == "batch", progress or default_progress())
+    said = None
+    if dynamic is not None:
+        from diptych.lengths import declared
+
+        said = declared(dynamic, source.input_names, types)
+        if hasattr(source, "vary"):  # a frontend that can trace once for all extents
+            source.vary({n: ((0,) if said.batch else ()) + said.axes.get(n, ()) for n in source.input_names})
+    return Model(source, types, options, target, said, progress or default_progress())
 
 
 def open(path: str | os.PathLike[str], *, threads: int | None = None, target: str | None = None,
@@ -110,14 +118,14 @@ def _cpu_count() -> int:
     return cpu_count()
 
 
-def _source(model: Any, example_inputs: Any, dynamic: Any) -> Source:
+def _source(model: Any, example_inputs: Any) -> Source:
     if isinstance(model, Graph):
         return GraphSource(model)
     if hasattr(model, "graph") and hasattr(model, "input_names") and hasattr(model, "default_types"):
         return model  # type: ignore[no-any-return]
     from diptych.frontends import torch
 
-    return torch.source(model, example_inputs, dynamic=dynamic)
+    return torch.source(model, example_inputs)
 
 
 def _types(source: Source, example_inputs: Any) -> dict[str, TensorType]:

@@ -7,13 +7,12 @@ cache, which is allocated once and written in place, and looks at no more of it 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.compiled import Compiled
 from diptych.errors import InputError
 from diptych.options import Options
 from diptych.progress import default_progress
@@ -22,6 +21,7 @@ from diptych.sampling import Sampling
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from diptych.compiled import Compiled
     from diptych.progress import Progress
 
 __all__ = ["Generation", "Generator", "Stream"]
@@ -180,8 +180,7 @@ class Generator:
         return found
 
     def _compile(self, batch: int, tokens: int, extent: int) -> Compiled:
-        from dataclasses import replace
-
+        from diptych.compiled import Compiled
         from diptych.fingerprint import of_graph
 
         graph, in_place = self._lm.graph(batch, tokens, extent, self._capacity)

@@ -13,11 +13,12 @@ from diptych.ir import TensorType, dtype_of, numpy_dtype
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from diptych.compiled import Compiled
     from diptych.frontends.base import Source
     from diptych.ir import Graph
+    from diptych.lengths import Declared, Lengths
     from diptych.options import Options
     from diptych.progress import Progress
     from diptych.schedule.plan import Plan
@@ -35,16 +36,17 @@ class Model:
     """
 
     def __init__(self, source: Source, types: Mapping[str, TensorType] | None, options: Options,
-                 target: str | None = None, batch: bool = False, progress: Progress | None = None) -> None:  # fmt: skip
+                 target: str | None = None, dynamic: Declared | None = None, progress: Progress | None = None) -> None:  # fmt: skip
         from diptych.compiled import Compiled  # the runtime: only who makes a model pays for it
 
         self._source = source
         self._progress = progress
         self._options = options
         self._target = target
-        self._batch = batch
+        self._batch = dynamic is not None and dynamic.batch
         self._lock = threading.Lock()
         self._compiled: dict[tuple[TensorType, ...], Compiled] = {}
+        self._lengths: Lengths | None = None
         fingerprint = getattr(source, "fingerprint", None)
         if types is None and fingerprint is not None:
             # The cache may hold all of it: then the source is not read, and not even its types are known before.
@@ -54,14 +56,18 @@ class Model:
             types = types or source.default_types()
             if types is None:
                 raise InputError("the input types are not known: give example_inputs")
-            self._main = self._for(tuple(types[n] for n in source.input_names), tuple(source.input_names))
-        self.input_types: dict[str, TensorType] = dict(self._main.inputs)
-        self.output_types: dict[str, TensorType] = dict(self._main.outputs)
+            if dynamic is not None and dynamic.axes:
+                self._lengths = self._prepare_lengths({n: types[n] for n in source.input_names}, dynamic)
+                self._main = self._lengths.main
+            else:
+                self._main = self._for(tuple(types[n] for n in source.input_names), tuple(source.input_names))
+        self.input_types: dict[str, TensorType] = dict(self._main.inputs if self._lengths is None else self._lengths.inputs)
+        self.output_types: dict[str, TensorType] = dict(self._main.outputs if self._lengths is None else self._lengths.outputs)
         self.input_names: tuple[str, ...] = tuple(self.input_types)
         self.output_names: tuple[str, ...] = tuple(self.output_types)
         self._structured = hasattr(source, "unflatten_outputs") and not getattr(source, "is_flat", False)
-        self._fast = self._main.call
-        self._sizes = self._prepare_batches() if batch else {}
+        self._fast: Callable[..., Any] = self._main.call if self._lengths is None else self._run_positional
+        self._sizes = self._prepare_batches() if self._batch else {}
 
     def __repr__(self) -> str:
         ins = ", ".join(f"{n}: {t}" for n, t in self.input_types.items())
@@ -70,8 +76,8 @@ class Model:
 
     @property
     def graph(self) -> Graph:
-        """The Graph that was compiled first."""
-        return self._main.graph
+        """The Graph that was compiled first; with a dynamic length, the one for the length of the example."""
+        return self._main.graph if self._lengths is None else self._lengths.graph
 
     def _for(self, types: tuple[TensorType, ...], names: tuple[str, ...] = ()) -> Compiled:
         from diptych.compiled import Compiled
@@ -137,13 +143,28 @@ class Model:
         return [bound[n] for n in names]
 
     def _run(self, arrays: Sequence[Array]) -> Any:
-        own = [t.shape for t in self.input_types.values()]
         if not self._batch or any(
-            a.ndim != len(s) or a.ndim == 0 or a.shape[1:] != s[1:] or len(a) != len(arrays[0])
-            for a, s in zip(arrays, own, strict=True)
+            a.ndim != t.rank or a.ndim == 0 or self._rest(n, a.shape) != self._rest(n, t.shape) or len(a) != len(arrays[0])
+            for a, (n, t) in zip(arrays, self.input_types.items(), strict=True)
         ):
-            return self._pick(arrays).call(*arrays)
+            return self._one(arrays)
         return self._batches(arrays)
+
+    def _run_positional(self, *arrays: Any) -> Any:
+        if len(arrays) != len(self.input_names) or any(type(a) is not np.ndarray for a in arrays):
+            raise InputError(f"the model takes the arrays {list(self.input_names)}")
+        return self._run(arrays)
+
+    def _rest(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What of a shape neither a dynamic batch nor a dynamic length changes."""
+        axes = () if self._lengths is None else self._lengths.dynamic.axes.get(name, ())
+        return tuple(d for i, d in enumerate(shape) if i and i not in axes)
+
+    def _one(self, arrays: Sequence[Array]) -> Any:
+        """One run: by the program for these shapes, or by one for more positions."""
+        if self._lengths is None:
+            return self._pick(arrays).call(*arrays)
+        return self._lengths.run(arrays, self._typed(arrays))
 
     def _batches(self, arrays: Sequence[Array]) -> Any:
         """A batch of any size, in pieces of the compiled sizes; a last piece too small is filled up with its own rows."""
@@ -157,14 +178,34 @@ class Model:
             if take < size:
                 piece = [np.resize(p, (size, *p.shape[1:])) if take else np.zeros((size, *p.shape[1:]), p.dtype)
                          for p in piece]  # fmt: skip
-            result = self._sizes[size].call(*piece)
+            result = self._one(piece)
             outs = result if isinstance(result, tuple) else (result,)
             parts.append([o[:take] for o in outs])
             at += take
         joined = [p[0] if len(p) == 1 else np.concatenate(p) for p in zip(*parts, strict=True)]
         return tuple(joined) if len(joined) > 1 else joined[0]
 
-    def _prepare_batches(self) -> dict[int, Compiled]:
+    def _prepare_lengths(self, types: Mapping[str, TensorType], dynamic: Declared) -> Lengths:
+        from diptych.artifact import SavedSource
+        from diptych.compiled import Compiled
+        from diptych.fingerprint import of_graph
+        from diptych.frontends.graph import GraphSource
+        from diptych.lengths import Lengths
+
+        def build(graph: Graph) -> Compiled:
+            return Compiled(lambda: graph, lambda g: None if g is None else of_graph(g), self._options, self._target, self._progress)
+
+        return Lengths(self._source, types, dynamic, build, isinstance(self._source, (GraphSource, SavedSource)))
+
+    def prepare(self, lengths: Sequence[int]) -> Model:
+        """Compile now what calls of these lengths will need, for a model with a dynamic length."""
+        if self._lengths is None:
+            raise InputError("the model has no dynamic length: compile it with dynamic='length'")
+        for length in lengths:
+            self._lengths.prepare(length)
+        return self
+
+    def _prepare_batches(self) -> set[int]:
         """The compiled batch sizes: the example's, and 1 where the model can be made for it."""
         from diptych.artifact import SavedSource
         from diptych.frontends.graph import GraphSource
@@ -177,13 +218,24 @@ class Model:
         size = next(iter(types.values())).shape[0]
         if size == 0:
             raise InputError("dynamic='batch' needs example inputs with at least one row")
-        sizes = {size: self._main}
-        if size != 1 and not isinstance(self._source, (GraphSource, SavedSource)):
-            sizes[1] = self._for(tuple(t.with_shape((1, *t.shape[1:])) for t in types.values()))
-        return sizes
+        if size == 1 or isinstance(self._source, (GraphSource, SavedSource)):
+            return {size}
+        if self._lengths is None:
+            self._for(tuple(t.with_shape((1, *t.shape[1:])) for t in types.values()))
+        return {size, 1}
 
     def _pick(self, arrays: Sequence[Array]) -> Compiled:
         """The compiled form for these arrays; another shape of the same rank and dtype compiles another form."""
+        types = self._typed(arrays)
+        try:
+            return self._for(types)
+        except DiptychError as e:
+            given = ", ".join(f"{n}: {t}" for n, t in zip(self.input_names, types, strict=True))
+            made = ", ".join(f"{n}: {t}" for n, t in self.input_types.items())
+            raise InputError(f"the model was compiled for {made} and cannot be made for {given}: {e}") from e
+
+    def _typed(self, arrays: Sequence[Array]) -> tuple[TensorType, ...]:
+        """The types of a call, whose dtypes and ranks must be the model's."""
         types = []
         for (name, t), a in zip(self.input_types.items(), arrays, strict=True):
             if t.dtype == "bf16" and (a.dtype == np.uint16 or a.dtype.name == "bfloat16"):
@@ -193,12 +245,7 @@ class Model:
             if a.ndim != len(t.shape):
                 raise InputError(f"input {name!r}: {t} expected, shape {a.shape} given")
             types.append(TensorType(tuple(int(d) for d in a.shape), t.dtype))
-        try:
-            return self._for(tuple(types))
-        except DiptychError as e:
-            given = ", ".join(f"{n}: {t}" for n, t in zip(self.input_names, types, strict=True))
-            made = ", ".join(f"{n}: {t}" for n, t in self.input_types.items())
-            raise InputError(f"the model was compiled for {made} and cannot be made for {given}: {e}") from e
+        return tuple(types)
 
     @property
     def threads(self) -> int:
@@ -238,7 +285,7 @@ class Model:
         for name, t in self.input_types.items():
             sample = rng.standard_normal(t.shape) if t.dtype[0] == "f" else rng.integers(0, 2, t.shape)
             given[name] = sample.astype(numpy_dtype(t.dtype))
-        result = self._main.call(*given.values())
+        result = self._one(list(given.values()))
         outs = result if isinstance(result, tuple) else (result,)
         # With batch normalisation folded already: opening the file is then that much quicker.
         write(path, fold_affine(fold_constants(self.graph)), given, dict(zip(self.output_names, outs, strict=True)))

@@ -42,7 +42,7 @@ class Sampling:
         if np.isnan(logits).any():
             raise InputError("the model's logits hold NaN: its weights or its input are damaged")
         if self.temperature == 0:
-            return np.argmax(logits, -1).astype(np.int64)
+            return np.asarray(np.argmax(logits, -1), np.int64)
         return np.array([self._draw(row, rng) for row in logits], np.int64)
 
     def probabilities(self, logits: Array) -> tuple[Array, Array]:

@@ -135,7 +135,7 @@ class _Core:
         if len(values) != len(self.inputs):
             expected = ", ".join(f"{name}: {t}" for name, t in self.inputs)
             raise InputError(f"the model takes {len(self.inputs)} inputs ({expected}), {len(values)} were given")
-        given = []
+        given: list[Array] = []
         for (name, t), v in zip(self.inputs, values):
             if name in self.updated:
                 check_updated(name, t, v)

@@ -58,8 +58,8 @@ def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False,
     made = {v for g in groups for v in g.results}
     kept_in = updated_inputs(graph, in_place)
     ctx.updated = tuple(graph.input_names[graph.inputs.index(v)] for v in kept_in.values())
-    for v, source in kept_in.items():
-        ctx.results[v] = ctx.views[source]
+    for v, x in kept_in.items():
+        ctx.results[v] = ctx.views[x]
     finals = []  # outputs that are views, constants, inputs, or named twice: copied at the end
     ctx.returned = tuple(j for j, v in enumerate(graph.outputs) if v not in kept_in)
     for i, j in enumerate(ctx.returned):

@@ -32,8 +32,8 @@ def updated_inputs(graph: Graph, in_place: Sequence[tuple[str, str]]) -> dict[in
         node = producer.get(v)
         if node is None or node.op.name != "slice_update_at" or node.inputs[0] != x:
             raise InputError(f"output {out!r} cannot lie in input {source!r}: it is not made from it by slice_update_at")
-        if uses[x] != [node] or x in graph.outputs or x in node.inputs[1:] or graph.outputs.count(v) > 1:
-            raise InputError(f"output {out!r} cannot lie in input {source!r}: that input is read elsewhere too")
+        if v in found or uses[x] != [node] or x in graph.outputs or x in node.inputs[1:] or graph.outputs.count(v) > 1:
+            raise InputError(f"output {out!r} cannot lie in input {source!r}: that input is read elsewhere too, or named twice")
         found[v] = x
     last = set(graph.inputs[len(graph.inputs) - len(found) :])
     if set(found.values()) != last:

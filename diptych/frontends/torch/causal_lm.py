@@ -117,7 +117,7 @@ def _cached_attention(c: Context, q: Value, keys: Value, values: Value, start: V
 
 def positions(model: Any) -> int | None:
     """How many positions a model of transformers was made for, where it says so."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     found = getattr(config.get_text_config() if hasattr(config, "get_text_config") else config, "max_position_embeddings", None)
     return None if found is None else int(found)
 
@@ -206,7 +206,7 @@ class CausalLM:
 
         lm, limit = self, self.limit
 
-        class Step(torch.nn.Module):
+        class Step(torch.nn.Module):  # type: ignore[misc]
             def __init__(self) -> None:
                 super().__init__()
                 self.model = lm.model

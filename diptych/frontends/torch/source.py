@@ -110,6 +110,10 @@ class TorchSource:
             args, kwargs = self._split(example_inputs)
             self._layout = self._lay_out(*bind(self._signature, self.name, args, kwargs))
 
+    def vary(self, axes: Mapping[str, tuple[int, ...]]) -> None:
+        """Extents that will change from one Graph to the next: one export then serves all of them."""
+        self._dynamic = {n: own for n, own in axes.items() if own}
+
     # -- inputs -----------------------------------------------------------------------------------------------
     @property
     def input_names(self) -> tuple[str, ...]:
