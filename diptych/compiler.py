@@ -13,6 +13,7 @@ from diptych.passes.commute import pool_before_pointwise
 from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
 from diptych.passes.layout import block_channels
+from diptych.passes.rows import order_rows
 from diptych.runtime.executable import aligned_bytes
 from diptych.schedule.lower import lower
 from diptych.schedule.plan import make_plan
@@ -59,6 +60,8 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
     stages += [
         ("decompose", lambda g: decompose(g, keep=_WHOLE, also=_ALSO, f32=_F32)),
         ("fold constants", fold_constants),
+        ("simplify", simplify),
+        ("order rows", order_rows),
         ("simplify", simplify),
         ("cse", cse),
     ]

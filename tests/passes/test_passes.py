@@ -33,6 +33,7 @@ from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
 from diptych.passes.layout import block_channels
 from diptych.passes.rebuild import rebuild
+from diptych.passes.rows import order_rows
 from diptych.targets.numpy import interpret
 
 Pass = Callable[[Graph], Graph]
@@ -44,6 +45,7 @@ PASSES: dict[str, Pass] = {
     "cse": cse,
     "pool_before_pointwise": pool_before_pointwise,
     "block_channels": block_channels,
+    "order_rows": order_rows,
     "rebuild": lambda g: rebuild(g, lambda *_: None),
     "all": lambda g: compiler.optimize(g, Options()),
 }
