@@ -64,6 +64,7 @@ def turns(pair: list[Process], do: str, key: str, count: int, rounds: int) -> li
     for i in range(rounds):
         order = pair if i % 2 == 0 else pair[::-1]
         found = {p.name: statistics.median(p.ask(do, **{key: count})["seconds"]) for p in order}
+        if os.environ.get("VERBOSE"): print(do, found)
         ratios.append(found["diptych.mxnet"] / found["mxnet"])
     return ratios
 
@@ -91,6 +92,7 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", default=list(TOLERANCE), metavar="CASE", help=f"of {', '.join(TOLERANCE)}")
     parser.add_argument("--steps", type=int, help="steps of the curves")
     parser.add_argument("--rounds", type=int, default=6, help="turns of the timing")
+    parser.add_argument("--turn", type=int, default=5, help="steps of a turn")
     parser.add_argument("--threads", type=int, default=cpu_count())
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
@@ -115,8 +117,8 @@ def main() -> int:
             print("  first step {:.2f} s, MXNet {:.2f} s; slowest {:.2f} s, MXNet {:.2f} s".format(*facts["first"], *facts["slowest"]))
             for p in pair:
                 p.ask("infer", calls=6)
-            step = turns(pair, "train", "steps", 5, args.rounds)
-            infer = turns(pair, "infer", "calls", 9, args.rounds)
+            step = turns(pair, "train", "steps", args.turn, args.rounds)
+            infer = turns(pair, "infer", "calls", 2 * args.turn, args.rounds)
             print(f"  time of a step {spread(step)} of MXNet's, of inference {spread(infer)}", flush=True)
             figures[case] = {"losses": losses, "off": off, "step": step, "infer": infer, **facts}
             for p in pair:

@@ -20,7 +20,7 @@ from diptych.ops.build import Builder
 from diptych.passes.gradient import gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from diptych.ir import Array, TensorType, Value
     from diptych.mxnet.ndarray.ndarray import NDArray
@@ -178,7 +178,16 @@ def backward(entries: Sequence[Entry], head_grads: Sequence[NDArray | None],
     for (k, j), d in zip(heads, head_grads):
         t = form.nodes[k].prepared.out_types[j]
         arriving.append(np.ones(t.shape, numpy_dtype(t.dtype)) if d is None else d._data)
-    results = step.program([*form.leaves, *arriving])
+    places: dict[int, Array] = {}  # gradients that are wanted in arrays of their own are computed there
+    if asked is None:
+        for k, i in enumerate(wrt, len(kept)):
+            variable = form.variables[i][0]
+            if variable.req == "write" and variable.grad is not None and variable.grad._data.flags.c_contiguous:
+                places[k] = variable.grad._data
+        if _overlap(places.values()):
+            places = {}
+        settle(set(form.nodes))
+    results = step.program([*form.leaves, *arriving], places)
     for n in form.nodes:
         n.give({j: results[i] for i, (k, j) in enumerate(wanted) if form.nodes[k] is n})
     number = {kj: i for i, kj in enumerate(wanted)}
@@ -191,6 +200,16 @@ def backward(entries: Sequence[Entry], head_grads: Sequence[NDArray | None],
     for n in form.nodes:
         n.release()
     return [(form.variables[i][0], wrap(d)) for i, d in zip(wrt, results[len(kept) :])]
+
+
+def _overlap(arrays: Iterable[Array]) -> bool:
+    """Whether any two of these arrays share memory."""
+    end = 0
+    for start, size in sorted((a.ctypes.data, a.nbytes) for a in arrays):
+        if start < end:
+            return True
+        end = max(end, start + size)
+    return False
 
 
 def _known(key: Any, form: _Form, heads: Sequence[tuple[int, int]], wrt: Sequence[int],

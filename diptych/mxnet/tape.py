@@ -14,7 +14,7 @@ from diptych.ir.types import numpy_dtype
 from diptych.mxnet.base import MXNetError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from diptych.ir import Array
     from diptych.mxnet.ndarray.ndarray import NDArray
@@ -173,13 +173,15 @@ class CallNode(Node):
             self.args = self.results = None
 
 
-def settle() -> None:
-    """Compute what waits: memory that it reads is about to be written to."""
+def settle(but: Collection[CallNode] = ()) -> None:
+    """Compute what waits (except `but`, which go on waiting): memory that it reads is about to be written to."""
     if state.waiting:
         waiting, state.waiting = state.waiting, []
         for ref in waiting:
             node = ref()
-            if node is not None and node.results is None and node.args is not None and node.wanted():
+            if node in but:
+                state.waiting.append(ref)
+            elif node is not None and node.results is None and node.args is not None and node.wanted():
                 node.run()
 
 
@@ -294,6 +296,8 @@ def deliver(variable: Variable, d: NDArray) -> None:
         return
     settle()
     variable.array._fresh_grad = True
+    if variable.grad._data is d._data:  # computed there
+        return
     if variable.req == "add":
         variable.grad._data[...] += d._data
     else:

@@ -15,7 +15,7 @@ from diptych.ir.types import numpy_dtype
 from diptych.runtime.threads import cpu_count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from diptych.ir import Array, Graph
 
@@ -34,12 +34,13 @@ class Program:
     without a kernel) is carried out in NumPy; a RuntimeWarning says so, and which operator it is.
     """
 
-    __slots__ = ("_calls", "_constants", "_native", "_outputs", "_slots", "_spent", "_steps", "_tried", "graph", "network")
+    __slots__ = ("_calls", "_constants", "_into", "_native", "_outputs", "_slots", "_spent", "_steps", "_tried", "graph", "network")
 
     def __init__(self, graph: Graph, network: bool = False) -> None:
         self.graph = graph
         self.network = network
         self._native: Any = None
+        self._into: Any = None
         self._tried = False
         self._spent = 0.0
         self._calls = 0
@@ -63,14 +64,20 @@ class Program:
         self._outputs = tuple(place[v] for v in graph.outputs)
         self._slots = len(place)
 
-    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+    def __call__(self, arrays: Sequence[Array], places: Mapping[int, Array] | None = None) -> list[Array]:
+        """`places`: where native code is to write results, by their number, if it can (they are checked by identity)."""
         if self._native is not None:
+            if places:
+                types = list(self.graph.output_types().values())
+                out = [places[i] if i in places else np.empty(t.shape, numpy_dtype(t.dtype)) for i, t in enumerate(types)]
+                self._into([np.ascontiguousarray(a) if a.ndim else a for a in arrays], out)
+                return out
             result = self._native(*[np.ascontiguousarray(a) if a.ndim else a for a in arrays])
             return list(result) if isinstance(result, (tuple, list)) else [result]
         if not self._tried and self._hot():
             self._compile()
             if self._native is not None:
-                return self(arrays)
+                return self(arrays, places)
         start = perf_counter()
         out = self._interpret(arrays)
         self._spent += perf_counter() - start
@@ -118,8 +125,10 @@ class Program:
         from diptych.progress import default_progress
 
         try:
-            self._native = Compiled(lambda: self.graph, lambda g: None if g is None else of_graph(g), Options(threads=cpu_count()), None,
-                                    default_progress()).call  # fmt: skip
+            made = Compiled(lambda: self.graph, lambda g: None if g is None else of_graph(g), Options(threads=cpu_count()), None,
+                            default_progress())  # fmt: skip
+            assert made.executable is not None
+            self._native, self._into = made.call, made.executable.run_into
         except DiptychError as error:
             warnings.warn(f"the graph {self.graph.name!r} of {len(self.graph.nodes)} operators runs in NumPy, which is slow: {error}",
                           RuntimeWarning, stacklevel=2)  # fmt: skip

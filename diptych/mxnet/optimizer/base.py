@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.mxnet.imperative import invoke, wrap
+from diptych.mxnet.ops.native_update import in_place
 from diptych.mxnet.ops.registry import spell
+from diptych.mxnet.tape import settle, state
 from diptych.mxnet.util import is_np_array
 
 if TYPE_CHECKING:
@@ -234,6 +236,10 @@ def step(op: str, weight: NDArray, grad: NDArray, states: Sequence[NDArray], att
     """One operator of a step on a weight and its states, in place; `lazy`: only on the rows that the gradient has."""
     text = {k: spell(v) for k, v in attrs.items()}
     if not (lazy and grad.stype == "row_sparse"):
+        if not state.recording:
+            settle()
+            if in_place(op, [x._data for x in (weight, grad, *states)], attrs):
+                return
         invoke(op, [weight, grad, *states], text, out=weight)
         return
     rows = rows_of(grad)
