@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from diptych.mxnet import random_state
 from diptych.mxnet.context import cpu, current_context, gpu, num_gpus
+from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import waitall
 from diptych.mxnet.ndarray.register import operands_in_order
 from diptych.mxnet.ndarray.serialize import load as _load
@@ -20,9 +23,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-def seed(value: int, ctx: Any = "all") -> None:
+def seed(seed: int, ctx: Any = "all") -> None:
     """Start the random numbers again."""
-    random_state.seed(int(value))
+    random_state.seed(int(seed))
 
 
 def load(fname: Any) -> Any:
@@ -31,6 +34,20 @@ def load(fname: Any) -> Any:
     if isinstance(found, dict):
         return {k: as_ndarray(v) for k, v in found.items()}
     return [as_ndarray(v) for v in found]
+
+
+def constraint_check(data: Any, msg: str = "Constraint violated.") -> Any:
+    """A bool that is true; a ValueError with this message where an element of the array is false."""
+    if not bool(data._data.all()):
+        raise ValueError(msg)
+    return as_ndarray(wrap(np.asarray(True)))
+
+
+def nonzero(data: Any) -> Any:
+    """The indices of the elements that are not zero, one per row."""
+    values = np.atleast_1d(data._data)
+    found = np.stack(np.nonzero(values), -1).astype(np.int64)
+    return as_ndarray(wrap(np.ascontiguousarray(found if data.ndim else found[:, :0])))
 
 
 # The extension's own spelling -> MXNet's operator, beside those that are registered as _npx_NAME.

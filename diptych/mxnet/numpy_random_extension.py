@@ -15,7 +15,7 @@ __all__ = ["bernoulli", "normal_n", "seed", "uniform_n"]
 seed = random.seed
 
 
-def bernoulli(prob: Any, logit: Any, size: Any = None, dtype: Any = None, ctx: Any = None, out: Any = None) -> Any:
+def bernoulli(prob: Any = None, logit: Any = None, size: Any = None, dtype: Any = None, ctx: Any = None, out: Any = None) -> Any:
     """Zeros and ones, with the probability of a one or its logit (the other one is None)."""
     if (prob is None) == (logit is None):
         raise ValueError("Either `prob` or `logit` must be specified, but not both.")

@@ -33,6 +33,20 @@ def numpy_names() -> None:
                         "product": np.prod, "float_": np.float64, "asscalar": lambda a: a.item()}.items():  # fmt: skip
         if name not in np.__dict__:
             setattr(np, name, value)
+    if "round_" not in np.__dict__:
+        np.round_ = np.round
+    for name in ("quantile", "percentile"):  # their `interpolation` is `method` now
+        setattr(np, name, with_interpolation(getattr(np, name)))
+
+
+def with_interpolation(function: Any) -> Any:
+    """A quantile function that takes `interpolation` too, as NumPy's did."""
+
+    @functools.wraps(function)
+    def call(*args: Any, interpolation: Any = None, **kwargs: Any) -> Any:
+        return function(*args, **kwargs) if interpolation is None else function(*args, method=interpolation, **kwargs)
+
+    return call
 
 
 def nose() -> None:

@@ -23,9 +23,10 @@ def _axes(c: Call) -> tuple[int, ...]:
     return tuple(range(c.x.rank)) if given is None else tuple(sorted(c.axis(a) for a in given))
 
 
-def _floating(c: Call) -> Value:
-    """The operand in the attribute's type, integers as float32."""
-    return c.cast(c.x, c.dtype("dtype", c.x.dtype if is_float(c.x) else "f32"))
+def _floating(c: Call) -> tuple[Value, str]:
+    """The operand as floats, and the element type of the result: the attribute's, else float32 for integers."""
+    wanted = c.dtype("dtype", c.x.dtype if is_float(c.x) else "f32")
+    return c.cast(c.x, wanted if wanted in ("f32", "f64", "f16") else c.x.dtype if is_float(c.x) else "f32"), wanted
 
 
 def _no_initial(c: Call) -> None:
@@ -36,30 +37,33 @@ def _no_initial(c: Call) -> None:
 @converts("_npi_mean")
 def _mean(c: Call) -> Result:
     _no_initial(c)
-    return c.emit("mean", _floating(c), axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False))
+    x, wanted = _floating(c)
+    return c.cast(c.emit("mean", x, axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False)), wanted)
 
 
-def _variance(c: Call) -> Value:
-    return c.emit("var", _floating(c), axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False),
-                  ddof=c.attrs.integer("ddof", 0))  # fmt: skip
+def _variance(c: Call) -> tuple[Value, str]:
+    x, wanted = _floating(c)
+    return c.emit("var", x, axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False), ddof=c.attrs.integer("ddof", 0)), wanted
 
 
 @converts("_npi_var")
 def _var(c: Call) -> Result:
-    return _variance(c)
+    return c.cast(*_variance(c))
 
 
 @converts("_npi_std")
 def _std(c: Call) -> Result:
-    return c.emit("sqrt", _variance(c))
+    variance, wanted = _variance(c)
+    return c.cast(c.emit("sqrt", variance), wanted)
 
 
 def _folded(op: str, name: str) -> None:
     def convert(c: Call) -> Result:
         _no_initial(c)
-        x = c.cast(c.x, c.dtype("dtype", "i64" if c.x.dtype == "bool" and op in ("sum", "prod") else c.x.dtype))
+        wanted = c.dtype("dtype", "i64" if c.x.dtype == "bool" and op in ("sum", "prod") else c.x.dtype)
+        x = c.cast(c.x, "i64" if wanted == "bool" else wanted)
         axes = _axes(c)
-        return c.emit(op, x, axes=axes, keepdims=c.attrs.boolean("keepdims", False)) if axes else x
+        return c.cast(c.emit(op, x, axes=axes, keepdims=c.attrs.boolean("keepdims", False)), wanted) if axes else c.cast(x, wanted)
 
     converts(name)(convert)
 

@@ -80,6 +80,8 @@ def _arg(op: str, *names: str) -> None:
     def convert(c: Call) -> Result:
         axis = c.attrs.optional_integer("axis", None)
         keep = c.attrs.boolean("keepdims", False)
+        if c.op.startswith("_np") and not c.x.rank and axis in (0, -1):
+            axis = None  # as in NumPy, a scalar has an axis
         x, where = _flattened(c, axis)
         y = c.emit(op, x, axis=where, keepdims=keep)
         if axis is None and keep:
@@ -139,6 +141,8 @@ def _cumsum(c: Call) -> Result:
 @converts("dot", "_npi_dot", "_np_dot")
 def _dot(c: Call) -> Result:
     a, b = c.arg(0), c.arg(1)
+    if c.op != "dot" and not (a.rank and b.rank):
+        return c.emit("mul", a, b)
     ta, tb = c.attrs.boolean("transpose_a", False), c.attrs.boolean("transpose_b", False)
     if c.op != "dot" and b.rank > 1:
         b = c.transpose(b, (b.rank - 2, *range(b.rank - 2), b.rank - 1))  # NumPy contracts the last but one axis

@@ -97,11 +97,24 @@ def _reshape(c: Call) -> Result:
 
 @converts("_npx_reshape")
 def _npx_reshape(c: Call) -> Result:
-    shape, codes = list(c.x.shape), list(c.attrs.shape("newshape"))
-    if c.attrs.boolean("reverse", False):
-        raise c.fail("reverse=True is not supported", "write the extents out")
     if c.attrs.text("order", "C") != "C":
         raise c.fail("only order='C' is supported")
+    codes = list(c.attrs.shape("newshape"))
+    if not c.attrs.boolean("reverse", False):
+        return c.reshape(c.x, _npx_extents(c, list(c.x.shape), codes))
+    # From the right: the codes backwards, but for the two factors that follow a -6, which stay behind it.
+    turned: list[int] = []
+    i = 0
+    while i < len(codes):
+        size = 3 if codes[i] == -6 else 1
+        part = codes[i : i + size]
+        turned = ([-6, *part[:0:-1]] if size == 3 else part) + turned
+        i += size
+    return c.reshape(c.x, _npx_extents(c, list(c.x.shape)[::-1], turned)[::-1])
+
+
+def _npx_extents(c: Call, shape: list[int], codes: list[int]) -> list[int]:
+    """The extents that the codes of npx.reshape give, a -1 left as it is."""
     out: list[int] = []
     source = i = 0
     while i < len(codes):
@@ -126,7 +139,7 @@ def _npx_reshape(c: Call) -> Result:
         else:
             out.append(code)
         source += 1
-    return c.reshape(c.x, out)
+    return out
 
 
 @converts("_np_reshape")
@@ -150,6 +163,8 @@ def _expand_dims(c: Call) -> Result:
 @converts("squeeze", "_np_squeeze", "_npi_squeeze")
 def _squeeze(c: Call) -> Result:
     axes = c.attrs.shape("axis", None)
+    if not c.x.rank and axes is not None and set(axes) <= {0, -1}:  # as in NumPy, a scalar has an axis to leave out
+        return c.x
     drop = {c.axis(a) for a in axes} if axes is not None else {i for i, d in enumerate(c.x.shape) if d == 1}
     if any(c.x.shape[i] != 1 for i in drop):
         raise FormatError(f"{c.op} (layer {c.layer}): axes {sorted(drop)} of {c.x.type} are not all 1")
@@ -391,12 +406,39 @@ def _space_to_depth(c: Call) -> Result:
     return c.emit("space_to_depth", c.x, block=c.attrs.integer("block_size"))
 
 
-@converts("diag")
+@converts("diag", "_np_diag")
 def _diag(c: Call) -> Result:
+    k = c.attrs.integer("k", 0)
     if c.x.rank != 1:
-        raise c.fail("only the diagonal matrix of a vector is supported")
-    k, n = c.attrs.integer("k", 0), c.x.shape[0]
+        return _diagonal_of(c, k, c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
+    n = c.x.shape[0]
     size = n + abs(k)
     row = c.reshape(c.x, (n, 1))
     row = c.emit("pad", row, pads=((max(-k, 0), max(k, 0)), (0, 0)), mode="constant", value=0.0)
     return c.emit("mul", row, c.const(np.eye(size, k=k), c.x.dtype))
+
+
+def _diagonal_of(c: Call, k: int, axis1: int, axis2: int) -> Value:
+    """The elements whose indices along two axes differ by k, along a last axis that takes their place."""
+    a, b = c.axis(axis1), c.axis(axis2)
+    if a == b:
+        raise FormatError(f"{c.op} (layer {c.layer}): axis1 and axis2 are both {a}")
+    rest = [i for i in range(c.x.rank) if i not in (a, b)]
+    rows, columns = c.x.shape[a], c.x.shape[b]
+    first, count = (0, min(rows, columns - k)) if k >= 0 else (-k, min(rows + k, columns))
+    if count < 1:
+        raise FormatError(f"{c.op} (layer {c.layer}): {c.x.type} has no diagonal {k} in axes {a} and {b}")
+    flat = c.reshape(c.transpose(c.x, [*rest, a, b]), (*(c.x.shape[i] for i in rest), rows * columns))
+    start = first * columns + first + k
+    return cut(c, flat, flat.rank - 1, start, start + (count - 1) * (columns + 1) + 1, columns + 1)
+
+
+@converts("_np_diagonal")
+def _np_diagonal(c: Call) -> Result:
+    return _diagonal_of(c, c.attrs.integer("offset", 0), c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
+
+
+@converts("_np_trace")
+def _np_trace(c: Call) -> Result:
+    y = _diagonal_of(c, c.attrs.integer("offset", 0), c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
+    return c.emit("sum", y, axes=(y.rank - 1,), keepdims=False)

@@ -30,6 +30,9 @@ class Taped:
         """Ask for the gradient of this array: `backward` puts it into `grad` ("write"), or adds it there ("add")."""
         if grad_req not in ("write", "add", "null"):
             raise MXNetError(f"grad_req={grad_req!r}; use write, add or null")
+        if grad_req == "null":
+            self._mark(None, grad_req)
+            return
         grad = wrap(np.zeros(self.shape, self.dtype))
         if stype is None:
             stype = self.stype

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from diptych.frontends.mxnet.convert import CONVERTERS
-from diptych.mxnet.base import dtype_name
+from diptych.mxnet.base import MXNetError, dtype_name
 from diptych.mxnet.context import Context
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray, context_for_new
@@ -142,6 +142,8 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retste
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = np.float32, **kwargs: Any) -> Any:
     """Ones on the k-th diagonal."""
+    if N < 0 or (M is not None and M < 0):
+        raise MXNetError(f"np.eye: the extents {N} and {M} must not be negative")
     return _new(np.eye(N, M, k, _kind(dtype)), kwargs.get("ctx"))
 
 
@@ -211,7 +213,7 @@ def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) 
 # -- products -----------------------------------------------------------------------------------------------------------
 def dot(a: Any, b: Any, out: Any = None) -> Any:
     """NumPy's dot."""
-    if not (isinstance(a, NDArray) and isinstance(b, NDArray)) or not a.ndim or not b.ndim:
+    if not (is_tensor(a) and is_tensor(b)):
         return binary("mul", a, b, out)
     return operator("_np_dot", a, b, out=out)
 
@@ -386,7 +388,10 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
 
 def clip(a: Any, a_min: Any, a_max: Any, out: Any = None) -> Any:
     """The elements brought into a range."""
-    return operator("clip", a, out=out, a_min="None" if a_min is None else a_min, a_max="None" if a_max is None else a_max)
+    if a_min is None and a_max is None:
+        raise ValueError("array_clip: must set either max or min")
+    low, high = (-np.inf if a_min is None else a_min), (np.inf if a_max is None else a_max)
+    return operator("clip", a, out=out, a_min=low, a_max=high)
 
 
 def pad(x: Any, pad_width: Any, mode: str = "constant", **kwargs: Any) -> Any:

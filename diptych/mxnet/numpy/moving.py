@@ -20,6 +20,8 @@ def taken(a: Any, index: Any) -> Any:
     """a.reshape(-1)[index] for an integer array, with a gradient."""
     index = np.asarray(index, np.int64)
     if not index.size:
+        return as_ndarray(a).reshape(-1)[0:0].reshape(index.shape)
+    if not a.size:
         return as_ndarray(wrap(np.zeros(index.shape, a.dtype)))
     return operator("take", as_ndarray(a).reshape(-1), wrap(np.array(index, order="C")), axis=0, mode="clip")
 

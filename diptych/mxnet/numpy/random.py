@@ -32,9 +32,9 @@ def _value(x: Any) -> Any:
     return x._data if isinstance(x, NDArray) else x
 
 
-def seed(value: int, ctx: Any = "all") -> None:
+def seed(seed: int, ctx: Any = "all") -> None:
     """Start the random numbers again."""
-    random_state.seed(int(value))
+    random_state.seed(int(seed))
 
 
 def _extents(size: Any, *params: Any) -> tuple[int, ...]:

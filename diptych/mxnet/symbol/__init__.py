@@ -85,7 +85,7 @@ def __getattr__(name: str) -> Any:
     if name in ("np", "npx"):
         import importlib
 
-        made = importlib.import_module("diptych.mxnet.symbol.numpy" if name == "np" else "diptych.mxnet.numpy_extension")
+        made = importlib.import_module("diptych.mxnet.symbol.numpy" if name == "np" else "diptych.mxnet.symbol.numpy_extension")
         globals()[name] = made
         return made
     found = public_names_of("op").get(name) or public_names_of("_internal").get(name)

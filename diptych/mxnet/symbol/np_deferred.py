@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from diptych.mxnet import name as naming
 from diptych.mxnet.base import MXNetError, dtype_name
 from diptych.mxnet.context import Context
 from diptych.mxnet.symbol.node import SymNode
-from diptych.mxnet.symbol.np_call import CONTEXT, OP, OPERAND, SLICE
+from diptych.mxnet.symbol.np_call import CONTEXT, FLOAT, OP, OPERAND, SLICE
 from diptych.mxnet.symbol.np_symbol import NumpySymbol, NumpySymbolList
 from diptych.mxnet.symbol.symbol import Symbol
 
@@ -44,8 +45,11 @@ def _count(name: str, args: Sequence[Any], kwargs: dict[str, Any], operands: int
         return 2
     if name in ("linspace",) and kwargs.get("retstep"):
         raise MXNetError("np.linspace(retstep=True) of a symbol is not there; compute the step from the arguments")
-    if name in ("diag_indices_from", "nonzero", "unravel_index") and operands:
-        return None
+    if name == "unravel_index":
+        shape = args[1] if len(args) > 1 else kwargs["shape"]
+        return 1 if isinstance(shape, int) else len(shape)
+    if name in ("diag_indices_from", "nonzero"):
+        raise MXNetError(f"np.{name} of a symbol is not there: how many results it has depends on the rank of the array")
     return None
 
 
@@ -63,7 +67,9 @@ def _literal(x: Any, operands: list[Symbol]) -> Any:
     if isinstance(x, (type, np.dtype)):
         return dtype_name(x)
     if isinstance(x, np.generic):
-        return x.item()
+        x = x.item()
+    if isinstance(x, float) and not isfinite(x):
+        return (FLOAT, str(x))
     if x is None or isinstance(x, (bool, int, float, complex, str)):
         return x
     raise TypeError(f"{type(x).__name__} cannot be an argument in a graph; make it a variable")
@@ -76,8 +82,7 @@ def deferred(path: str, *args: Any, **kwargs: Any) -> Any:
     given = [_literal(a, operands) for a in args], {k: _literal(v, operands) for k, v in kwargs.items()}
     name = path.rpartition(".")[2]
     count = _count(name, args, kwargs, len(operands))
-    text = repr(given).replace("nan", "1e999-1e999") if "nan" in repr(given) else repr(given)
-    attrs = {"function": path, "arguments": text.replace("inf", "1e999"), "outputs": str(count or 1)}
+    attrs = {"function": path, "arguments": repr(given), "outputs": str(count or 1)}
     for x in operands:
         if len(x._heads) != 1:
             raise MXNetError(f"np.{path}: an input has {len(x._heads)} outputs; choose one of them, as in x[0]")
