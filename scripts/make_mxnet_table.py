@@ -35,15 +35,23 @@ def attribute(name: str, text: str) -> str:
     return f"{name}:{kind}=" + found.group(1).strip("'").replace(" ", "")
 
 
+# What the dump does not tell: these parse more than they describe.
+_MORE: dict[str, str] = {f"_linalg_{n}": "lower:bool=1" for n in ("potrf", "potri")}
+_REPLACED: dict[tuple[str, str], str] = {("smooth_l1", "scalar"): "scalar:real=1"}
+_ARRAYS = {"_contrib_PSROIPooling", "_contrib_DeformablePSROIPooling"}  # whose inputs it calls symbols
+
+
 def line(name: str, schema: dict[str, object]) -> str:
     inputs, attributes = [], []
     arguments = schema["args"]
     assert isinstance(arguments, list)
     for argument, text in arguments:
         if text.startswith(("NDArray", "Symbol")) or text == "":
-            inputs.append(argument + ("*" if "[]" in text else "") + ("!" if text.startswith("Symbol") else ""))
+            inputs.append(argument + ("*" if "[]" in text else "") + ("!" if text.startswith("Symbol") and name not in _ARRAYS else ""))
         else:
-            attributes.append(attribute(argument, text))
+            attributes.append(_REPLACED.get((name, argument)) or attribute(argument, text))
+    if name in _MORE:
+        attributes.append(_MORE[name])
     return "\t".join([name, " ".join(inputs), str(schema["key_var_num_args"]), " ".join(attributes)])
 
 

@@ -144,6 +144,9 @@ class Executor:
                 raise TypeError("inputs must be NDArray")
         before = state.training
         state.training = bool(is_train)
+        for grad, req in zip(self.grad_arrays, self._reqs):  # what no gradient arrives at has a gradient of zero
+            if grad is not None and req == "write":
+                grad._data[...] = 0
         try:
             heads = [(r, g) for r, g in zip(self._recorded, grads) if r._entry is not None]
             if heads:

@@ -159,6 +159,10 @@ def invoke_custom(operands: Sequence[NDArray], attrs: dict[str, str]) -> list[ND
     recording, state.recording = state.recording, False
     try:
         op.forward(is_train=state.training, req=["write"] * len(outs), in_data=ins, out_data=outs, aux=aux)
+    except MXNetError:
+        raise
+    except Exception as error:
+        raise MXNetError(f"custom operator {attrs['op_type']}: {error!r} in forward") from error
     finally:
         state.recording = recording
     if recording and any(x._entry is not None for x in operands):
@@ -191,6 +195,10 @@ class _CustomNode(Node):
         recording, state.recording = state.recording, False
         try:
             self.op.backward(req=req, out_grad=heads, in_data=self.ins, out_data=self.outs, in_grad=grads, aux=self.aux)
+        except MXNetError:
+            raise
+        except Exception as error:
+            raise MXNetError(f"custom operator {type(self.op).__name__}: {error!r} in backward") from error
         finally:
             state.recording = recording
         return [*grads, *[None] * len(self.aux)]

@@ -67,6 +67,8 @@ def _arange(c: Call) -> Result:
         if stop is None:
             start, stop = 0.0, start
         values = np.arange(start, stop, step, dtype=np.float64)
+    if c.dtype()[0] in "iu":  # as in MXNet, start and step are integers then; the count is that of the real ones
+        values = int(start) + int(step) * np.arange(len(values))
     return c.const(np.repeat(values, repeat), c.dtype())
 
 
@@ -87,6 +89,8 @@ def _linspace(c: Call) -> Result:
 @converts("_contrib_index_array")
 def _index_array(c: Call) -> Result:
     axes = c.attrs.shape("axes", ()) or tuple(range(c.x.rank))
+    if not axes:
+        return c.const(np.zeros((*c.x.shape, 0)), "i64")
     places = np.indices(c.x.shape)
     return c.const(np.stack([places[c.axis(a)] for a in axes], -1), "i64")
 

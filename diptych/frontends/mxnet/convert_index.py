@@ -76,6 +76,9 @@ def _unravel_index(c: Call) -> Result:
     rest = c.x if c.x.dtype[0] in "iu" else c.cast(c.x, "i64")
     parts: list[Value] = []
     for extent in reversed(c.attrs.shape("shape")):
+        if extent < 0:  # the first one may be open
+            parts.insert(0, rest)
+            break
         parts.insert(0, c.emit("mod", rest, extent))
         rest = c.emit("floor_div", rest, extent)
     rows = [c.reshape(p, (1, *p.shape)) for p in parts]

@@ -396,13 +396,21 @@ def _broadcast_like(c: Call) -> Result:
     return c.g.broadcast_to(c.x, shape)
 
 
+def _check_block(c: Call) -> None:
+    if c.attrs.integer("block_size") < 1 or 0 in c.x.shape:
+        raise FormatError(f"{c.op} (layer {c.layer}): block_size={c.attrs.integer('block_size')} of {c.x.type} must be positive, "
+                          "and no extent 0")  # fmt: skip
+
+
 @converts("depth_to_space")
 def _depth_to_space(c: Call) -> Result:
+    _check_block(c)
     return c.emit("depth_to_space", c.x, block=c.attrs.integer("block_size"), mode="DCR")
 
 
 @converts("space_to_depth")
 def _space_to_depth(c: Call) -> Result:
+    _check_block(c)
     return c.emit("space_to_depth", c.x, block=c.attrs.integer("block_size"))
 
 

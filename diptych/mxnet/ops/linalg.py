@@ -123,7 +123,9 @@ def gelqf_gradient(a: Attributes, xs: Sequence[Array], ys: Sequence[Array], ds: 
 @host("_linalg_syevd", shape=lambda a, x: [x, x[:-1]])
 def syevd(a: Attributes, x: Array) -> list[Array]:
     values, vectors = np.linalg.eigh(x)
-    return [_t(vectors), values]
+    rows = _t(vectors)  # as in MXNet, the largest entry of each is positive
+    top = np.take_along_axis(rows, np.argmax(np.abs(rows), -1)[..., None], -1)
+    return [np.where(top < 0, -rows, rows), values]
 
 
 @host_gradient("_linalg_syevd")

@@ -15,6 +15,7 @@ from diptych.mxnet.symbol.node import HIDDEN, Entry, SymNode
 __all__ = ["compose", "inputs_of"]
 
 # Inputs that an operator takes only when an attribute says so.
+_WHEN_GIVEN = {"_histogram": "bins", "_contrib_BilinearResize2D": "like"}  # inputs that are there only when given
 _OPTIONAL: dict[str, tuple[str, str]] = {
     "softmax": ("length", "use_length"), "CTCLoss": ("label_lengths", "use_label_lengths"),
 }  # fmt: skip
@@ -112,6 +113,8 @@ def _operands(op: Operator, node: SymNode, given: list[Any], named: dict[str, An
     places = dict(zip(names, given)) | named
     out: list[Entry] = []
     for i, n in enumerate(names):
+        if n not in places and n == _WHEN_GIVEN.get(op.name):
+            continue
         if n in places:
             out.append(_single(places[n], op.name))
             continue
