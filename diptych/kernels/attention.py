@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from diptych.codegen.builder import I32, Fn, Index, Val, register_type
+from diptych.codegen.builder import Fn, Index, Val, register_type
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Expr, Kernel, Operand
-from diptych.kernels.access import keep_lanes, load_lanes, store_lanes
-from diptych.kernels.attention_parts import RowSoftmax, pack_panel
-from diptych.kernels.base import emits, evaluate
+from diptych.kernels.access import load_lanes, store_lanes
+from diptych.kernels.attention_parts import Masking, RowSoftmax, pack_panel
+from diptych.kernels.base import emits
 from diptych.kernels.tile import PANEL, RegisterTile
 from diptych.kernels.tiling import pixel_tiles
 
@@ -137,6 +137,7 @@ class _Emitter:
         self.p: AttentionParams = kernel.params
         self.lanes = min(PANEL, fn.target.lanes(4))
         self.vec = register_type("f32", self.lanes)
+        self.masking = Masking(fn, self.math, self.lanes, kernel.operands[3:-1], self.p.mask, self.p.causal)
         self.softmax = RowSoftmax(fn, self.math, self.lanes, self.p.zeros)
         self.q, self.k, self.v, *self.masks, self.out = kernel.operands
         _, _, self.group, self.s, self.d = self.q.shape
@@ -350,32 +351,12 @@ class _Emitter:
                     yield i, q * PANEL + v * self.lanes, Val(var.get(), "f32", self.lanes), there
 
     def store_scores(self, tile: RegisterTile, where: list[ir.Value], row: ir.Value, key0: Index, first: Index, tail: int) -> None:
-        """Sums, masked, into the strip; keys that do not exist or are not to be seen get -inf."""
-        fn, m, p, lanes = self.fn, self.math, self.p, self.lanes
-        nothing = fn.const(-inf, "f32", lanes)
-        column = fn.imul(first, PANEL)
-        key = fn.iadd(key0, column)
-        bases = [fn.iadd(fn.dot(where, o.strides[:3]), fn.dot([row, key], o.strides[3:])) for o in self.masks]
-        numbers = Val(ir.Constant(register_type("i32", lanes), list(range(lanes))), "i32", lanes)
+        """Sums, masked, into the strip."""
+        fn, column = self.fn, self.fn.imul(first, PANEL)
+        here = self.masking.at(where, row, fn.iadd(key0, column))
         for i, offset, x, there in self.vectors(tile, tail):
-            if there and p.mask is not None:
-                x = m.add(x, self.mask(bases, i, offset, there))
-            if there and p.causal is not None:
-                # lane + key + offset <= row + i + causal
-                limit = fn.isub(fn.iadd(row, i + p.causal - offset), key)
-                seen = m.cmp("le", numbers, fn.splat(Val(fn.b.trunc(limit, I32), "i32"), lanes))
-                x = m.select(seen, x, nothing)
-            x = keep_lanes(fn, x, there, nothing) if there else nothing
-            fn.store(x, fn.at(self.scratch(self.at.scores), fn.iadd(column, i * p.chunk + offset)))
-
-    def mask(self, bases: list[Index], row: int, offset: int, there: int) -> Val:
-        """What is added to a vector of scores."""
-        fn, values = self.fn, []
-        for j, (base, o) in enumerate(zip(bases, self.masks, strict=True)):
-            at = fn.iadd(base, row * o.strides[3] + offset * o.strides[4])
-            values.append(load_lanes(fn, fn.args[f"p{3 + j}"], at, o.strides[4], o.dtype, self.lanes, there))
-        assert self.p.mask is not None
-        return fn.splat(evaluate(self.math, self.p.mask, values)[0], self.lanes)
+            x = self.masking.apply(x, here, i, offset, there)
+            fn.store(x, fn.at(self.scratch(self.at.scores), fn.iadd(column, i * self.p.chunk + offset)))
 
     def store_result(self, tile: RegisterTile, where: list[ir.Value], row: ir.Value, first: Index, scale: list[Val],
                      tail: int) -> None:  # fmt: skip

@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from math import inf, nan
 from typing import TYPE_CHECKING
 
-from diptych.codegen.builder import Val
-from diptych.kernels.access import fold_lanes, keep_lanes, load_lanes, transpose_lanes
+from llvmlite import ir
+
+from diptych.codegen.builder import I32, Val, register_type
+from diptych.kernels.access import fold_lanes, keep_lanes, load_lanes, shuffle, transpose_lanes
+from diptych.kernels.base import evaluate
 from diptych.kernels.tiling import PANEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from llvmlite import ir
+    from collections.abc import Callable, Sequence
 
     from diptych.codegen.builder import Fn, Index
     from diptych.codegen.math import Math
+    from diptych.ir.kernel import Expr, Operand
 
-__all__ = ["RowSoftmax", "pack_panel"]
+__all__ = ["Masking", "RowSoftmax", "pack_panel", "row_sums"]
 
 
 def pack_panel(fn: Fn, source: ir.Value, out: ir.Value, lane: int, step: int, depth: Index, count: int, lanes: int) -> None:
@@ -45,6 +47,54 @@ def pack_panel(fn: Fn, source: ir.Value, out: ir.Value, lane: int, step: int, de
                     at = fn.iadd(fn.imul(k, step), first * lane)
                     row = keep_lanes(fn, load_lanes(fn, source, at, lane, "f32", lanes, there), there, zero)
                 fn.store(row, fn.at(out, fn.iadd(fn.imul(k, PANEL), first)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """A corner of the scores: where the mask's operands have it, its query, its key."""
+
+    masks: list[Index]
+    row: Index
+    key: Index
+
+
+@dataclass(slots=True)
+class Masking:
+    """What is done to scores before the softmax: `expr` of the mask's operands (p3, p4 ...; over [B,H,G,S,T]) is added, and
+    keys that do not exist or, with `causal`, come after the query (its number plus `causal`) get -inf."""
+
+    fn: Fn
+    math: Math
+    lanes: int
+    operands: Sequence[Operand]
+    expr: Expr | None
+    causal: int | None
+
+    def at(self, where: Sequence[Index], row: Index, key: Index) -> _Here:
+        """The corner that `apply` counts from; `where` is (batch, key head, query head)."""
+        fn = self.fn
+        masks: list[Index] = [fn.iadd(fn.dot(where, o.strides[:3]), fn.dot([row, key], o.strides[3:])) for o in self.operands]
+        return _Here(masks, row, key)
+
+    def apply(self, x: Val, here: _Here, row: int, offset: int, there: int) -> Val:
+        """A vector of scores `row` queries and `offset` keys from the corner, of whose lanes `there` are keys."""
+        fn, m, lanes = self.fn, self.math, self.lanes
+        nothing = fn.const(-inf, "f32", lanes)
+        if not there:
+            return nothing
+        if self.expr is not None:
+            values = []
+            for j, (base, o) in enumerate(zip(here.masks, self.operands, strict=True)):
+                at = fn.iadd(base, row * o.strides[3] + offset * o.strides[4])
+                values.append(load_lanes(fn, fn.args[f"p{3 + j}"], at, o.strides[4], o.dtype, lanes, there))
+            x = m.add(x, fn.splat(evaluate(m, self.expr, values)[0], lanes))
+        if self.causal is not None:
+            # lane + key + offset <= query + row + causal
+            limit = fn.isub(fn.iadd(here.row, row + self.causal - offset), here.key)
+            numbers = Val(ir.Constant(register_type("i32", lanes), list(range(lanes))), "i32", lanes)
+            seen = m.cmp("le", numbers, fn.splat(Val(fn.b.trunc(limit, I32), "i32"), lanes))
+            x = m.select(seen, x, nothing)
+        return keep_lanes(fn, x, there, nothing)
 
 
 @dataclass(slots=True)
@@ -131,3 +181,21 @@ class RowSoftmax:
                 for part, at in [(parts[j], fn.at(scores, fn.imul(fn.iadd(i, j), lanes))) for j in range(step)]:
                     part.set(visit(Val(part.get(), "f32", lanes), fn.load(at, "f32", lanes), at).ir)
         return fold_lanes(fn, self._tree([Val(p.get(), "f32", lanes) for p in parts], combine), 1, combine)
+
+
+def row_sums(fn: Fn, rows: Sequence[Val], add: Callable[[Val, Val], Val]) -> Val:
+    """Lane i is the sum of the lanes of rows[i], of as many rows as lanes: half the vectors with each step."""
+    n = len(rows)
+    values, width = list(rows), n
+    while len(values) > 1:
+        half, width = len(values) // 2, width // 2
+        low, high = [], []
+        for lane in range(n):  # runs of `width` lanes: of the first operand, then of the second
+            run, at = divmod(lane, width)
+            base = (run // 2) * 2 * width + at + (n if run % 2 else 0)
+            low.append(base)
+            high.append(base + width)
+        values = [
+            add(shuffle(fn, a, b, low), shuffle(fn, a, b, high)) for a, b in zip(values[:half], values[half:], strict=True)
+        ]
+    return values[0]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from diptych.ir.kernel import Expr
 from diptych.kernels.attention import make_attention
+from diptych.kernels.attention_few import choose_parts, make_attention_few, make_attention_join, takes_few
 from diptych.kernels.pointwise import make_copy
 from diptych.ops.base import attributes
 from diptych.schedule.views import View
@@ -36,11 +37,20 @@ def lower_attention(ctx: Context, group: Group) -> None:
         causal = None  # every query sees every key
     if s == 1 and causal is None:  # the heads of a group are the rows of one product
         q, *masks, rows = (x.transpose((0, 1, 3, 2, 4)) for x in (q, *masks, rows))
-    kernel = make_attention(
-        q.operand, k.operand, v.operand, [m.operand for m in masks], rows.operand, a["scale"], ctx.target,
-        causal=causal, mask_expr=expr, zeros=a["unseen"] == "zeros", threads=ctx.threads,
-    )  # fmt: skip
-    ctx.call(kernel, [q, k, v, *masks, rows])
+    zeros = a["unseen"] == "zeros"
+    operands = (q.operand, k.operand, v.operand, [m.operand for m in masks])
+    if takes_few(q.operand, k.operand, v.operand, rows.operand):
+        parts = choose_parts(*k.shape[:3], ctx.threads)
+        into = rows if parts == 1 else ctx.temp((*k.shape[:2], parts, q.shape[3], v.shape[3] + 2))
+        few = make_attention_few(*operands, into.operand, a["scale"], ctx.target, causal=causal, mask_expr=expr, zeros=zeros, parts=parts)
+        ctx.call(few, [q, k, v, *masks, into])
+        if into is not rows:
+            ctx.call(make_attention_join(into.operand, rows.operand, zeros), [into, rows])
+    else:
+        kernel = make_attention(
+            *operands, rows.operand, a["scale"], ctx.target, causal=causal, mask_expr=expr, zeros=zeros, threads=ctx.threads
+        )
+        ctx.call(kernel, [q, k, v, *masks, rows])
     if target is not out:
         ctx.call(make_copy(target.operand, out.operand, ctx.target), (target, out))
 

@@ -35,7 +35,7 @@ def exact(op: Attention, *arrays: Array) -> Array:
 
 def check(op: Attention, *arrays: Array, threads: int = 1, kinds: set[str] | None = None) -> Array:
     model = diptych.compile(graph_of(op, *arrays), threads=threads)
-    assert {k.kind for k in model.plan.kernels} == (kinds or {"attention"})
+    assert {k.kind for k in model.plan.kernels} <= (kinds or {"attention", "attention_few", "attention_join"})
     got: Array = model(*arrays)
     np.testing.assert_allclose(got, exact(op, *arrays), rtol=TOLERANCE, atol=TOLERANCE)
     return got
@@ -122,6 +122,35 @@ def test_nan_and_infinity_go_where_the_reference_has_them(which: int, value: flo
     expected = exact(op, *arrays)
     assert not np.isfinite(expected[0, 1]).all()
     np.testing.assert_allclose(diptych.compile(graph_of(op, *arrays), threads=1)(*arrays), expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+# B, H, Hk, S, T, D, Dv, threads: few queries, whole vectors of keys and tails, heads split between threads
+FEW = [
+    (1, 12, 12, 1, 128, 64, 64, 2), (1, 2, 2, 1, 1, 1, 1, 1), (2, 3, 3, 1, 17, 7, 5, 2), (1, 8, 2, 1, 300, 80, 80, 2), (1, 3, 3, 4, 515, 32, 48, 2),
+    (1, 1, 1, 1, 1000, 64, 64, 3), (1, 4, 1, 1, 777, 128, 128, 2), (3, 1, 1, 8, 33, 16, 130, 2), (1, 1, 1, 2, 640, 20, 12, 4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("sizes", FEW, ids=str)
+def test_few_queries(sizes: tuple[int, ...], causal: bool, rng: np.random.Generator) -> None:
+    b, h, shared, s, t, d, dv, threads = sizes
+    arrays = qkv(rng, b, h, s, t, d, dv, shared)
+    op = Attention(scale=0.3, causal=causal, offset=t // 2)
+    check(op, *arrays, threads=threads, kinds={"attention_few", "attention_join"} if not causal or h == shared else None)
+    mask = np.where(rng.random((b, 1, s, t)) < 0.3, -np.inf, rng.standard_normal((b, h, s, t))).astype(np.float32)
+    check(op, *arrays, mask, threads=threads)
+
+
+@pytest.mark.parametrize("unseen", ["zeros", "nan"])
+def test_a_part_of_the_keys_may_see_nothing(unseen: str, rng: np.random.Generator) -> None:
+    """Few queries, split keys: the last parts are hidden from one row, all of them from another."""
+    arrays = qkv(rng, 1, 1, 3, 1024, 16)
+    mask = np.zeros((1, 1, 3, 1024), np.float32)
+    mask[..., 0, 100:] = -np.inf
+    mask[..., 1, :] = -np.inf
+    got = check(Attention(scale=0.3, unseen=unseen), *arrays, mask, threads=4, kinds={"attention_few", "attention_join"})
+    assert (got[0, 0, 1] == 0).all() if unseen == "zeros" else np.isnan(got[0, 0, 1]).all()
 
 
 def test_large_scores_do_not_overflow(rng: np.random.Generator) -> None:
