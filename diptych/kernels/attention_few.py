@@ -66,11 +66,11 @@ def takes_few(q: Operand, k: Operand, v: Operand, out: Operand) -> bool:
     return group == 1 and rows <= _FEW and dense
 
 
-def choose_parts(b: int, h: int, t: int, threads: int) -> int:
-    """Into how many parts the keys of each head go."""
+def choose_parts(heads: int, t: int, threads: int) -> int:
+    """Into how many parts the keys of each of `heads` heads go (those of the whole batch counted)."""
 
     def span(parts: int) -> float:
-        return -(-b * h * parts // threads) * (-(-t // parts) + 40) + (60 if parts > 1 else 0)
+        return -(-heads * parts // threads) * (-(-t // parts) + 40) + (60 if parts > 1 else 0)
 
     return min(range(1, max(1, min(threads, t // 128)) + 1), key=lambda parts: (span(parts), parts))
 

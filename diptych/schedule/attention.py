@@ -40,8 +40,8 @@ def lower_attention(ctx: Context, group: Group) -> None:
     zeros = a["unseen"] == "zeros"
     operands = (q.operand, k.operand, v.operand, [m.operand for m in masks])
     if takes_few(q.operand, k.operand, v.operand, rows.operand):
-        parts = choose_parts(*k.shape[:3], ctx.threads)
-        into = rows if parts == 1 else ctx.temp((*k.shape[:2], parts, q.shape[3], v.shape[3] + 2))
+        parts = choose_parts(k.shape[0] * shared, t, ctx.threads)
+        into = rows if parts == 1 else ctx.temp((k.shape[0], shared, parts, q.shape[3], v.shape[3] + 2))
         few = make_attention_few(*operands, into.operand, a["scale"], ctx.target, causal=causal, mask_expr=expr, zeros=zeros, parts=parts)
         ctx.call(few, [q, k, v, *masks, into])
         if into is not rows:
