@@ -9,12 +9,11 @@ each row carries its largest score and its sum along (Milakov and Gimelshein 201
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from diptych.codegen.builder import Fn, Index, Val, register_type
+from diptych.codegen.builder import Fn, Index, Val
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Expr, Kernel, Operand
 from diptych.kernels.access import load_lanes, store_lanes
@@ -91,7 +90,7 @@ def make_attention(q: Operand, k: Operand, v: Operand, mask: Sequence[Operand], 
     share = 1.0 if causal is None else min(1.0, (0.5 * s + causal) / t + 0.1)
     cost = 200 + 2.0 * b * h * g * s * t * (d + dv) * share / _FLOPS_PER_NS
     operands = (q, k, v, *mask, out)
-    return Kernel("attention", params, operands, 1, b * h * params.blocks, cost, 4 * _places(params, operands).size)
+    return Kernel("attention", params, operands, 1, b * h * params.blocks, cost, 4 * _places(params, operands, lanes).size)
 
 
 def _up(n: int, step: int) -> int:
@@ -106,17 +105,21 @@ class _Places:
     values: int
     scores: int
     queries: int
+    space: int
     factors: int
     state: int
     sums: int
     size: int
 
 
-def _places(p: AttentionParams, operands: Sequence[Operand]) -> _Places:
+def _places(p: AttentionParams, operands: Sequence[Operand], lanes: int) -> _Places:
     (_, _, g, _, d), dv = operands[0].shape, operands[2].shape[3]
     rows = max(w for w, _ in p.tiles)
-    block = rows * p.tiles_per_block * g if operands[1].shape[2] > p.chunk else 0
-    sizes = (p.chunk * d, p.chunk * _up(dv, PANEL), rows * p.chunk, rows * _up(d, PANEL), rows, 2 * block, block * _up(dv, PANEL))
+    slots = p.tiles_per_block * g if operands[1].shape[2] > p.chunk else 0
+    sizes = (
+        p.chunk * d, p.chunk * _up(dv, PANEL), rows * p.chunk, rows * _up(d, PANEL), RowSoftmax.space(rows, lanes), _up(rows, lanes),
+        2 * slots * _up(rows, lanes), slots * rows * _up(dv, PANEL),
+    )  # fmt: skip
     at = [0]
     for size in sizes:
         at.append(at[-1] + _up(size, PANEL))
@@ -136,14 +139,14 @@ class _Emitter:
         self.fn, self.kernel, self.math = fn, kernel, Math(fn)
         self.p: AttentionParams = kernel.params
         self.lanes = min(PANEL, fn.target.lanes(4))
-        self.vec = register_type("f32", self.lanes)
+        self.rows = max(w for w, _ in self.p.tiles)
         self.masking = Masking(fn, self.math, self.lanes, kernel.operands[3:-1], self.p.mask, self.p.causal)
-        self.softmax = RowSoftmax(fn, self.math, self.lanes, self.p.zeros)
+        self.softmax = RowSoftmax(fn, self.math, self.lanes, self.rows, self.p.zeros)
         self.q, self.k, self.v, *self.masks, self.out = kernel.operands
         _, _, self.group, self.s, self.d = self.q.shape
         self.t, self.dv = self.v.shape[2:]
         self.chunks = -(-self.t // self.p.chunk)
-        self.at = _places(self.p, kernel.operands)
+        self.at = _places(self.p, kernel.operands, self.lanes)
         self.dq = _up(self.d, PANEL)  # floats of a row of packed queries
 
     def scratch(self, where: int) -> ir.Value:
@@ -162,16 +165,15 @@ class _Emitter:
                 block = fn.b.select(odd, fn.isub(p.blocks - 1, half), half)
             t0 = fn.imul(block, p.tiles_per_block)
             t1 = fn.imin(fn.iadd(t0, p.tiles_per_block), sum(n for _, n in p.tiles))
-            row0 = self.first_row(t0)
             seen: Index = self.t  # keys that the last query of the block sees
             if p.causal is not None:
                 seen = fn.imin(fn.iadd(self.first_row(t1), p.causal), self.t)
             if self.chunks == 1:
-                self.chunk(batch, head, t0, t1, row0, 0, seen)
+                self.chunk(batch, head, t0, t1, 0, seen)
             else:
-                self.clear(fn.imul(fn.isub(self.first_row(t1), row0), self.group))
+                self.clear()
                 with fn.loop(0, seen, p.chunk, name="chunk") as key0:
-                    self.chunk(batch, head, t0, t1, row0, key0, seen)
+                    self.chunk(batch, head, t0, t1, key0, seen)
 
     def first_row(self, tile: Index) -> Index:
         """The first query of a tile."""
@@ -181,22 +183,19 @@ class _Emitter:
         first = fn.imul(fn.imin(tile, count), width)
         return fn.iadd(first, fn.imul(fn.imax(fn.isub(tile, count), 0), more[0][0]))
 
-    def clear(self, rows: Index) -> None:
-        """The states of rows before their first chunk: largest score -inf, sum 0, result 0."""
-        fn, wide = self.fn, _up(self.dv, PANEL)
-        with fn.loop(0, rows, name="row") as row:
-            state = fn.at(self.scratch(self.at.state), fn.imul(row, 2))
-            fn.store(fn.const(-inf), state)
-            fn.store(fn.const(0.0), fn.at(state, 1))
-            for i in range(0, wide, self.lanes):
-                fn.store(fn.const(0.0, "f32", self.lanes), fn.at(self.scratch(self.at.sums), fn.iadd(fn.imul(row, wide), i)))
+    def clear(self) -> None:
+        """The states of the block's rows before their first chunk."""
+        fn, wide = self.fn, self.rows * _up(self.dv, PANEL)
+        with fn.loop(0, self.p.tiles_per_block * self.group, name="slot") as slot:
+            self.softmax.start(fn.at(self.scratch(self.at.state), fn.imul(slot, 2 * self.softmax.slots)))
+            with fn.loop(fn.imul(slot, wide), fn.imul(fn.iadd(slot, 1), wide), self.lanes, name="sum") as i:
+                fn.store(fn.const(0.0, "f32", self.lanes), fn.at(self.scratch(self.at.sums), i))
 
-    def chunk(self, batch: ir.Value, head: ir.Value, t0: Index, t1: Index, row0: Index, key0: Index, seen: Index) -> None:
+    def chunk(self, batch: ir.Value, head: ir.Value, t0: Index, t1: Index, key0: Index, seen: Index) -> None:
         """Pack keys from `key0` on, of which the block sees those below `seen`, and let all tiles see them."""
         fn, p = self.fn, self.p
         stop = seen if self.chunks == 1 else fn.imin(fn.iadd(key0, p.chunk), seen)
         self.pack(batch, head, key0, stop)
-        local: Index = 0  # rows of the block's state that belong to the query heads before
         with fn.loop(0, self.group, name="head") as g:
             start, row_start = 0, 0
             for width, count in p.tiles:
@@ -204,22 +203,22 @@ class _Emitter:
                 hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
                 with fn.loop(lo, hi, name="tile") as tile:
                     row = fn.iadd(fn.imul(fn.isub(tile, start), width), row_start)
-                    local = fn.iadd(fn.imul(g, fn.isub(self.first_row(t1), row0)), fn.isub(row, row0))
-                    self.tile_of(width, [batch, head, g], row, local, key0, stop)
+                    slot = fn.iadd(fn.imul(g, p.tiles_per_block), fn.isub(tile, t0))
+                    self.tile_of(width, [batch, head, g], row, slot, key0, stop)
                 start += count
                 row_start += width * count
 
-    def tile_of(self, width: int, where: list[ir.Value], row: ir.Value, local: Index, key0: Index, stop: Index) -> None:
+    def tile_of(self, width: int, where: list[ir.Value], row: ir.Value, slot: Index, key0: Index, stop: Index) -> None:
         fn, p = self.fn, self.p
         if p.causal is None:
-            self.tile(width, where, row, local, key0, stop, self.t)
+            self.tile(width, where, row, slot, key0, stop, self.t)
             return
         own = fn.imin(fn.iadd(row, width + p.causal), self.t)  # keys that the tile's last query sees
         if self.chunks == 1:
-            self.tile(width, where, row, local, key0, own, own)
+            self.tile(width, where, row, slot, key0, own, own)
             return
         with fn.if_(fn.b.icmp_signed(">", own, fn.index(key0))):
-            self.tile(width, where, row, local, key0, fn.imin(own, stop), own)
+            self.tile(width, where, row, slot, key0, fn.imin(own, stop), own)
 
     def panels(self, count: Index, body: Callable[[Index, int], None]) -> None:
         """body(first panel, how many) over `count` panels, as many at a time as a register tile has."""
@@ -274,18 +273,26 @@ class _Emitter:
         """Rows of scaled queries one after another."""
         fn, (ss, sd), lanes = self.fn, self.q.strides[3:], self.lanes
         factor = fn.const(self.p.scale, "f32", lanes)
-        with fn.loop(0, width, name="row") as i:
-            source, out = fn.at(q, fn.imul(i, ss)), fn.at(self.scratch(self.at.queries), fn.imul(i, self.dq))
+        vectors = -(-self.d // lanes)
+
+        def pack(i: Index, j: Index, size: int) -> None:
+            x = load_lanes(fn, q, fn.iadd(fn.imul(i, ss), fn.imul(j, sd)), sd, "f32", lanes, size)
+            fn.store(self.math.mul(x, factor), fn.at(self.scratch(self.at.queries), fn.iadd(fn.imul(i, self.dq), j)))
+
+        if sd == 1 and vectors <= 8:
+            for i in range(width):
+                for j in range(0, self.d, lanes):
+                    pack(i, j, min(lanes, self.d - j))
+            return
+        with fn.loop(0, width, name="row") as row:
             whole = self.d - self.d % lanes
-            with fn.loop(0, whole, lanes, name="d") as j:
-                x = load_lanes(fn, source, fn.imul(j, sd), sd, "f32", lanes)
-                fn.store(self.math.mul(x, factor), fn.at(out, j))
+            with fn.loop(0, whole, lanes, name="d") as d:
+                pack(row, d, lanes)
             if whole < self.d:
-                x = load_lanes(fn, source, whole * sd, sd, "f32", lanes, self.d - whole)
-                fn.store(self.math.mul(x, factor), fn.at(out, whole))
+                pack(row, whole, self.d - whole)
 
     # -- one tile of queries --------------------------------------------------------------------------------------
-    def tile(self, width: int, where: list[ir.Value], row: ir.Value, local: Index, key0: Index, stop: Index,
+    def tile(self, width: int, where: list[ir.Value], row: ir.Value, slot: Index, key0: Index, stop: Index,
              own: Index) -> None:  # fmt: skip
         """Queries row .. row + width on keys key0 .. stop; they see keys below `own` in all."""
         fn, p = self.fn, self.p
@@ -306,11 +313,8 @@ class _Emitter:
         self.panels(panels, score)
         factors = self.scratch(self.at.factors)
         vectors: Index = panels * (PANEL // self.lanes) if isinstance(panels, int) else fn.imul(panels, PANEL // self.lanes)
-        with fn.loop(0, width, name="row") as i:
-            state = None
-            if self.chunks > 1:
-                state = fn.at(self.scratch(self.at.state), fn.imul(fn.iadd(local, i), 2))
-            self.softmax.row(fn.at(scores, fn.imul(i, p.chunk)), vectors, fn.at(factors, i), state)
+        state = fn.at(self.scratch(self.at.state), fn.imul(slot, 2 * self.softmax.slots)) if self.chunks > 1 else None
+        self.softmax.rows(scores, p.chunk, width, vectors, self.scratch(self.at.space), factors, state)
 
         def weigh(first: Index, some: int) -> None:
             tile = RegisterTile(fn, width, some)
@@ -321,7 +325,7 @@ class _Emitter:
                 scale = [fn.load(fn.at(factors, i)) for i in range(width)]
                 self.masked(first, some, self.dv, lambda tail: self.store_result(tile, where, row, first, scale, tail))
             else:
-                self.carry(tile, where, row, local, first, stop, own)
+                self.carry(tile, where, row, slot, first, stop, own)
 
         self.panels(-(-self.dv // PANEL), weigh)
 
@@ -368,11 +372,11 @@ class _Emitter:
                 x = self.math.mul(x, fn.splat(scale[i], self.lanes))
                 store_lanes(fn, x, fn.args[f"p{3 + len(self.masks)}"], fn.iadd(base, i * out.strides[3] + offset), 1, there)
 
-    def carry(self, tile: RegisterTile, where: list[ir.Value], row: ir.Value, local: Index, first: Index, stop: Index,
+    def carry(self, tile: RegisterTile, where: list[ir.Value], row: ir.Value, slot: Index, first: Index, stop: Index,
               own: Index) -> None:  # fmt: skip
         """Join a chunk's sums with those of the chunks before; after the last one write the result."""
         fn, wide = self.fn, _up(self.dv, PANEL)
-        sums = fn.at(self.scratch(self.at.sums), fn.iadd(fn.imul(local, wide), fn.imul(first, PANEL)))
+        sums = fn.at(self.scratch(self.at.sums), fn.iadd(fn.imul(slot, self.rows * wide), fn.imul(first, PANEL)))
         factors = [fn.splat(fn.load(fn.at(self.scratch(self.at.factors), i)), self.lanes) for i in range(len(tile.acc))]
         for i, pixel in enumerate(tile.acc):
             for q, panel in enumerate(pixel):
@@ -382,8 +386,8 @@ class _Emitter:
         last = fn.b.icmp_signed("==", fn.index(stop), fn.index(own))
         with fn.b.if_else(last) as (then, otherwise):
             with then:
-                states = fn.at(self.scratch(self.at.state), fn.imul(local, 2))
-                scale = [self.softmax.reciprocal(fn.load(fn.at(states, 2 * i + 1))) for i in range(len(tile.acc))]
+                totals = fn.at(self.scratch(self.at.state), fn.iadd(fn.imul(slot, 2 * self.softmax.slots), self.softmax.slots))
+                scale = [self.softmax.reciprocal(fn.load(fn.at(totals, i))) for i in range(len(tile.acc))]
                 self.masked(first, len(tile.acc[0]), self.dv,
                             lambda tail: self.store_result(tile, where, row, first, scale, tail))  # fmt: skip
             with otherwise:

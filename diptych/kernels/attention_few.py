@@ -15,7 +15,7 @@ from diptych.codegen.builder import Fn, Index, Val
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Expr, Kernel, Operand
 from diptych.kernels.access import keep_lanes, load_lanes, store_lanes
-from diptych.kernels.attention_parts import Masking, RowSoftmax, row_sums
+from diptych.kernels.attention_parts import Masking, RowSoftmax, fold_rows
 from diptych.kernels.base import emits
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ def make_attention_few(q: Operand, k: Operand, v: Operand, mask: Sequence[Operan
     lanes = target.lanes(4)
     each = _up(-(-t // parts), lanes)
     params = FewParams(scale, causal, mask_expr, -(-t // each), each, zeros)
-    scratch = s * (_up(d, lanes) + _STRIP + 3 + _up(dv, lanes)) + 4 * lanes
     cost = 100 + b * h * t * (d + dv) * _NS_PER_FLOAT * max(1.0, s / 3)
-    return Kernel("attention_few", params, (q, k, v, *mask, out), 1, b * h * params.parts, cost, 4 * scratch)
+    return Kernel("attention_few", params, (q, k, v, *mask, out), 1, b * h * params.parts, cost, 4 * _places(s, d, dv, lanes)[-1])
 
 
 def make_attention_join(parts: Operand, out: Operand, zeros: bool) -> Kernel:
@@ -98,6 +97,15 @@ def make_attention_join(parts: Operand, out: Operand, zeros: bool) -> Kernel:
 
 def _up(n: int, step: int) -> int:
     return -(-n // step) * step
+
+
+def _places(s: int, d: int, dv: int, lanes: int) -> list[int]:
+    """Where in scratch queries, scores, sums, the softmax's space, factors and state lie, and where they end; in floats."""
+    slots = _up(s, lanes)
+    at = [0]
+    for size in (s * _up(d, lanes), s * _STRIP, s * _up(dv, lanes), RowSoftmax.space(s, lanes), slots, 2 * slots):
+        at.append(at[-1] + _up(size, 16))
+    return at
 
 
 @emits("attention_few")
@@ -116,14 +124,11 @@ class _Emitter:
         self.q, self.k, self.v, *masks, self.out = kernel.operands
         self.result = fn.args[f"p{len(kernel.operands) - 1}"]
         self.masking = Masking(fn, self.math, self.lanes, masks, self.p.mask, self.p.causal)
-        self.softmax = RowSoftmax(fn, self.math, self.lanes, self.p.zeros)
         *_, self.s, self.d = self.q.shape
+        self.softmax = RowSoftmax(fn, self.math, self.lanes, self.s, self.p.zeros)
         self.t, self.dv = self.v.shape[2:]
-        sizes = (self.s * _up(self.d, self.lanes), self.s * _STRIP, self.s * _up(self.dv, self.lanes), self.s, 2 * self.s)
-        at = [0]
-        for size in sizes[:-1]:
-            at.append(at[-1] + _up(size, self.lanes) if size else at[-1])
-        self.queries, self.scores, self.sums, self.factors, self.state = (fn.at(fn.args["scratch"], a) for a in at)
+        at = _places(self.s, self.d, self.dv, self.lanes)
+        self.queries, self.scores, self.sums, self.space, self.factors, self.state = (fn.at(fn.args["scratch"], a) for a in at[:-1])
         self.columns = [(i, min(self.lanes, self.dv - i)) for i in range(0, self.dv, self.lanes)]
 
     def emit(self) -> None:
@@ -152,8 +157,7 @@ class _Emitter:
                 fn.store(x, fn.at(self.queries, row * _up(self.d, lanes) + i))
             for i, _ in self.columns:
                 fn.store(fn.const(0.0, "f32", lanes), fn.at(self.sums, row * _up(self.dv, lanes) + i))
-            fn.store(fn.const(-inf), fn.at(self.state, 2 * row))
-            fn.store(fn.const(0.0), fn.at(self.state, 2 * row + 1))
+        self.softmax.start(self.state)
 
     def strip(self, batch: ir.Value, head: ir.Value, k: ir.Value, v: ir.Value, key0: ir.Value, count: Index) -> None:
         """`count` keys from `key0` on."""
@@ -167,9 +171,7 @@ class _Emitter:
         if left:
             with fn.if_(fn.b.icmp_signed("<", whole, vectors)):
                 self.score(batch, head, k, key0, fn.imul(whole, lanes), left)
-        for row in range(self.s):
-            scores = fn.at(self.scores, row * _STRIP)
-            self.softmax.row(scores, vectors, fn.at(self.factors, row), fn.at(self.state, 2 * row))
+        self.softmax.rows(self.scores, _STRIP, self.s, vectors, self.space, self.factors, self.state)
         self.weigh(fn.at(v, fn.imul(key0, self.v.strides[2])), count)
 
     def score(self, batch: ir.Value, head: ir.Value, k: ir.Value, key0: ir.Value, first: ir.Value, there: int) -> None:
@@ -195,7 +197,7 @@ class _Emitter:
             if whole < self.d:
                 multiply(whole, self.d - whole)
             rows = [Val(total.get(), "f32", lanes) for total in sums] + [zero] * (lanes - there)
-            x = row_sums(fn, rows, m.add)
+            x = fold_rows(fn, rows, m.add)
             fn.store(self.masking.apply(x, here, row, 0, there), fn.at(self.scores, fn.iadd(first, row * _STRIP)))
 
     def weigh(self, v: ir.Value, count: Index) -> None:
@@ -240,7 +242,7 @@ class _Emitter:
         out = fn.dot([batch, head, part if self.p.parts > 1 else 0], o.strides[:3])
         for row in range(self.s):
             base = fn.iadd(out, row * o.strides[3])
-            top, total = (fn.load(fn.at(self.state, 2 * row + j)) for j in (0, 1))
+            top, total = (fn.load(fn.at(self.state, row + j)) for j in (0, self.softmax.slots))
             scale = fn.const(1.0) if self.p.parts > 1 else self.softmax.reciprocal(total)
             for i, size in self.columns:
                 x = fn.load(fn.at(self.sums, row * _up(self.dv, self.lanes) + i), "f32", self.lanes)
@@ -256,7 +258,7 @@ def emit_attention_join(fn: Fn, kernel: Kernel) -> None:
     parts, out = kernel.operands
     _, h, n, s, wide = parts.shape
     dv, lanes, m = wide - 2, fn.target.lanes(4), Math(fn)
-    softmax = RowSoftmax(fn, m, lanes, kernel.params.zeros)
+    softmax = RowSoftmax(fn, m, lanes, 1, kernel.params.zeros)
     with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
         batch, head = fn.unravel(item, [parts.shape[0], h])
         with fn.loop(0, s, name="row") as row:

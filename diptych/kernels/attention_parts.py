@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diptych.codegen.math import Math
     from diptych.ir.kernel import Expr, Operand
 
-__all__ = ["Masking", "RowSoftmax", "pack_panel", "row_sums"]
+__all__ = ["Masking", "RowSoftmax", "fold_rows", "pack_panel"]
 
 
 def pack_panel(fn: Fn, source: ir.Value, out: ir.Value, lane: int, step: int, depth: Index, count: int, lanes: int) -> None:
@@ -101,90 +101,132 @@ class Masking:
 class RowSoftmax:
     """Rows of scores become weights, that is exponentials not yet divided by their sum.
 
-    A row that is worked out in several parts keeps its largest score and its sum so far in `state` (two floats a row);
-    `factor` gets what its earlier results must be multiplied by, or without a state the reciprocal of the sum.
+    What there is one of for each row lies in vectors, a lane a row: `slots` floats. `factors` gets what a row's earlier
+    results must be multiplied by, or for rows that come whole the reciprocals of their sums. `state` is where rows that
+    come in parts keep their largest score and, `slots` floats further, the sum so far.
     """
 
     fn: Fn
     math: Math
     lanes: int
+    most: int  # rows at a time at most
     zeros: bool  # a row of nothing but -inf has the result 0, else NaN
 
-    def row(self, scores: ir.Value, vectors: Index, factor: ir.Value, state: ir.Value | None) -> None:
-        """One row: `vectors` whole vectors from `scores` on; what lies past its end is -inf."""
-        fn, m = self.fn, self.math
-        held = self._loaded(scores, vectors)
-        if held is not None:
-            top = fold_lanes(fn, self._tree(held, self._larger), 1, self._larger)
-        else:
-            top = self._over(scores, vectors, -inf, lambda best, x, _: self._larger(best, x), self._larger)
+    @property
+    def slots(self) -> int:
+        """Floats for one figure of each row."""
+        return -(-self.most // self.lanes) * self.lanes
+
+    @staticmethod
+    def space(rows: int, lanes: int) -> int:
+        """Floats of scratch that `rows` needs."""
+        return lanes + lanes * min(lanes, rows)
+
+    def start(self, state: ir.Value) -> None:
+        """No score seen yet."""
+        for i in range(0, self.slots, self.lanes):
+            self.fn.store(self.fn.const(-inf, "f32", self.lanes), self.fn.at(state, i))
+            self.fn.store(self.fn.const(0.0, "f32", self.lanes), self.fn.at(state, self.slots + i))
+
+    def rows(self, scores: ir.Value, step: int, rows: int, vectors: Index, space: ir.Value, factors: ir.Value,
+             state: ir.Value | None) -> None:  # fmt: skip
+        """Rows of `vectors` whole vectors, one every `step` floats; what lies past their ends is -inf."""
+        for first in range(0, rows, self.lanes):
+            n = min(self.lanes, rows - first)
+            own = self.fn.at(state, first) if state is not None else None
+            self._vector(self.fn.at(scores, first * step), step, n, vectors, space, self.fn.at(factors, first), own)
+
+    def _vector(self, scores: ir.Value, step: int, n: int, vectors: Index, space: ir.Value, factors: ir.Value,
+                state: ir.Value | None) -> None:  # fmt: skip
+        """As many rows as lanes, or the `n` last ones."""
+        fn, m, lanes = self.fn, self.math, self.lanes
+        lowest, zero = fn.const(-inf, "f32", lanes), fn.const(0.0, "f32", lanes)
+        best = [fn.var("f32", lowest.ir, lanes) for _ in range(n)]
+
+        def compare(at: Index) -> None:
+            for i, var in enumerate(best):
+                x = fn.load(fn.at(scores, fn.iadd(at, i * step)), "f32", lanes)
+                var.set(m.limit_max(Val(var.get(), "f32", lanes), x).ir)  # may lose a NaN, which the sum finds again
+
+        self._over(vectors, 1 if n > 1 else 4, compare)
+        top = self._joined([Val(v.get(), "f32", lanes) for v in best], lowest, m.limit_max)
         before = None
         if state is not None:
-            before = fn.load(state)
-            top = self._larger(top, before)
+            before = fn.load(state, "f32", lanes)
+            top = m.limit_max(top, before)
         # a row of nothing but -inf: all its weights are to be 0, not exp(-inf + inf)
-        shift = m.select(m.cmp("eq", top, m.const(-inf)), m.const(0.0), top)
-        wide = fn.splat(shift, self.lanes)
-
-        def weigh(x: Val, at: ir.Value) -> Val:
-            e = m.exp_of_nonpositive(m.sub(x, wide))
-            fn.store(e, at)
-            return e
-
-        if held is not None:
-            weights = [weigh(x, fn.at(scores, i * self.lanes)) for i, x in enumerate(held)]
-            total = fold_lanes(fn, self._tree(weights, m.add), 1, m.add)
-        else:
-            total = self._over(scores, vectors, 0.0, lambda sum_, x, at: m.add(sum_, weigh(x, at)), m.add)
+        shift = m.select(m.cmp("eq", top, lowest), zero, top)
+        fn.store(shift, space)
+        with fn.loop(0, n, name="row") as i:
+            self._weigh(fn.at(scores, fn.imul(i, step)), vectors, fn.at(space, i), fn.at(space, fn.imul(fn.iadd(i, 1), lanes)))
+        total = self._joined([fn.load(fn.at(space, (i + 1) * lanes), "f32", lanes) for i in range(n)], zero, m.add)
         if state is None:
-            fn.store(self.reciprocal(total), factor)
+            fn.store(self.reciprocal(total), factors)
             return
         assert before is not None
         shrink = m.exp_of_nonpositive(m.sub(before, shift))
-        fn.store(shrink, factor)
+        fn.store(shrink, factors)
         fn.store(top, state)
-        so_far = fn.at(state, 1)
-        fn.store(m.fma(fn.load(so_far), shrink, total), so_far)
+        so_far = fn.at(state, self.slots)
+        fn.store(m.fma(fn.load(so_far, "f32", lanes), shrink, total), so_far)
+
+    def _weigh(self, row: ir.Value, vectors: Index, shift: ir.Value, out: ir.Value) -> None:
+        """The weights of one row, and their sum lane by lane."""
+        fn, m, lanes = self.fn, self.math, self.lanes
+        wide, zero = fn.splat(fn.load(shift), lanes), fn.const(0.0, "f32", lanes)
+        parts = [fn.var("f32", zero.ir, lanes) for _ in range(4)]
+        number = 0
+
+        def weigh(at: Index) -> None:
+            nonlocal number
+            place, part = fn.at(row, at), parts[number % 4]
+            number += 1
+            e = m.exp_of_nonpositive(m.sub(fn.load(place, "f32", lanes), wide))
+            fn.store(e, place)
+            part.set(m.add(Val(part.get(), "f32", lanes), e).ir)
+
+        self._over(vectors, 4, weigh)
+        one, two, three, four = (Val(p.get(), "f32", lanes) for p in parts)
+        fn.store(m.add(m.add(one, two), m.add(three, four)), out)
+
+    def _over(self, vectors: Index, unroll: int, visit: Callable[[Index], None]) -> None:
+        """visit(place of each vector of a row), some at a time."""
+        fn, lanes = self.fn, self.lanes
+        if isinstance(vectors, int) and vectors <= 2 * unroll:
+            for i in range(vectors):
+                visit(i * lanes)
+            return
+        whole = fn.imul(fn.idiv(vectors, unroll), unroll)
+        with fn.loop(0, whole, unroll, name="vector") as i:
+            for j in range(unroll):
+                visit(fn.imul(fn.iadd(i, j), lanes))
+        if isinstance(vectors, int):
+            for j in range(vectors % unroll):
+                visit((vectors - vectors % unroll + j) * lanes)
+        elif unroll > 1:
+            with fn.loop(whole, vectors, name="vector") as i:
+                visit(fn.imul(i, lanes))
+
+    def _joined(self, rows: list[Val], neutral: Val, combine: Callable[[Val, Val], Val]) -> Val:
+        """A vector of what the lanes of each row combine to."""
+        fn = self.fn
+        if len(rows) > 2 or self.lanes == 1:
+            return fold_rows(fn, rows + [neutral] * (self.lanes - len(rows)), combine)
+        out = neutral
+        for i, row in enumerate(rows):
+            one = fold_lanes(fn, row, 1, combine)
+            out = Val(fn.b.insert_element(out.ir, one.ir, ir.Constant(I32, i)), "f32", self.lanes)
+        return out
 
     def reciprocal(self, total: Val) -> Val:
         """1 / total; the total 0 is that of a row whose scores are all -inf."""
         m = self.math
-        hidden = m.const(0.0 if self.zeros else nan)
-        return m.select(m.cmp("eq", total, m.const(0.0)), hidden, m.div(m.const(1.0), total))
-
-    def _larger(self, a: Val, b: Val) -> Val:
-        """One max instruction: it may lose a NaN, which the sum of the weights finds again."""
-        return self.math.limit_max(a, b)
-
-    @staticmethod
-    def _tree(values: list[Val], combine: Callable[[Val, Val], Val]) -> Val:
-        while len(values) > 1:
-            left = values[len(values) & ~1 :]
-            values = [combine(a, b) for a, b in zip(values[::2], values[1::2], strict=False)] + left
-        return values[0]
-
-    def _loaded(self, scores: ir.Value, vectors: Index) -> list[Val] | None:
-        """The whole row in registers, where it fits."""
-        if not isinstance(vectors, int) or vectors > min(16, self.fn.target.registers // 2):
-            return None
-        return [self.fn.load(self.fn.at(scores, i * self.lanes), "f32", self.lanes) for i in range(vectors)]
-
-    def _over(self, scores: ir.Value, vectors: Index, start: float, visit: Callable[[Val, Val, ir.Value], Val],
-              combine: Callable[[Val, Val], Val]) -> Val:  # fmt: skip
-        """Fold a row in four independent parts, then the lanes of their result."""
-        fn, lanes = self.fn, self.lanes
-        first = fn.const(start, "f32", lanes)
-        parts = [fn.var("f32", first.ir, lanes) for _ in range(4)]
-        whole = fn.imul(fn.idiv(vectors, 4), 4)
-        for lo, hi, step in ((0, whole, 4), (whole, vectors, 1)):
-            with fn.loop(lo, hi, step, name="vector") as i:
-                for part, at in [(parts[j], fn.at(scores, fn.imul(fn.iadd(i, j), lanes))) for j in range(step)]:
-                    part.set(visit(Val(part.get(), "f32", lanes), fn.load(at, "f32", lanes), at).ir)
-        return fold_lanes(fn, self._tree([Val(p.get(), "f32", lanes) for p in parts], combine), 1, combine)
+        hidden = m.like(0.0 if self.zeros else nan, total)
+        return m.select(m.cmp("eq", total, m.like(0.0, total)), hidden, m.div(m.like(1.0, total), total))
 
 
-def row_sums(fn: Fn, rows: Sequence[Val], add: Callable[[Val, Val], Val]) -> Val:
-    """Lane i is the sum of the lanes of rows[i], of as many rows as lanes: half the vectors with each step."""
+def fold_rows(fn: Fn, rows: Sequence[Val], combine: Callable[[Val, Val], Val]) -> Val:
+    """Lane i is what the lanes of rows[i] combine to, of as many rows as lanes: half the vectors with each step."""
     n = len(rows)
     values, width = list(rows), n
     while len(values) > 1:
@@ -196,6 +238,6 @@ def row_sums(fn: Fn, rows: Sequence[Val], add: Callable[[Val, Val], Val]) -> Val
             low.append(base)
             high.append(base + width)
         values = [
-            add(shuffle(fn, a, b, low), shuffle(fn, a, b, high)) for a, b in zip(values[:half], values[half:], strict=True)
+            combine(shuffle(fn, a, b, low), shuffle(fn, a, b, high)) for a, b in zip(values[:half], values[half:], strict=True)
         ]
     return values[0]
