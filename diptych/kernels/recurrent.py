@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from diptych.targets.base import Target
 
-__all__ = ["RecurrentParams", "Units", "choose_units", "make_recurrent"]
+__all__ = ["GATES", "Ahead", "RecurrentEmitter", "RecurrentParams", "Units", "choose_units", "make_recurrent"]
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _STATES = {"lstm": 2, "gru": 1, "rnn": 1}
@@ -42,6 +42,15 @@ class Units:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """The input's shares are worked out here too, some steps ahead of their use (see `recurrent_ahead`)."""
+
+    inputs: int  # depth of the input product
+    depth: int  # elements of it that go with one block of units
+    turns: int  # elements of h for each of them
+
+
+@dataclass(frozen=True, slots=True)
 class RecurrentParams:
     """Operands: shares[T, N, gates by blocks], w[blocks][H][gate][unit], (gru: b_hh by blocks), h0, (lstm: c0);
     then the outputs y[T, N, H], h, (lstm: c). The last axis of each is dense."""
@@ -53,6 +62,7 @@ class RecurrentParams:
     reverse: bool
     activation: str  # of rnn
     dtype: str
+    ahead: Ahead | None = None
 
     @property
     def blocks(self) -> int:
@@ -84,17 +94,20 @@ def _registers(rows: int, vectors: int) -> int:
 
 
 def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand], units: Units, target: Target, *,
-                   reverse: bool = False, activation: str = "tanh") -> Kernel:  # fmt: skip
-    """The kernel of kind "lstm", "gru" or "rnn"; operands as RecurrentParams has them."""
+                   reverse: bool = False, activation: str = "tanh", ahead: Ahead | None = None) -> Kernel:  # fmt: skip
+    """The kernel of kind "lstm", "gru" or "rnn"; operands as RecurrentParams or `recurrent_ahead` has them."""
     y = outputs[0]
     steps, rows, hidden = y.shape
-    params = RecurrentParams(steps, rows, hidden, units, reverse, activation, y.dtype)
+    params = RecurrentParams(steps, rows, hidden, units, reverse, activation, y.dtype, ahead)
     every = [*inputs, *outputs]
     assert all(o.strides[-1] == 1 or o.shape[-1] == 1 for o in every), "the last axis of every operand must be dense"
     weight_bytes = GATES[kind] * hidden * hidden * itemsize(y.dtype)
     multiplied = max(rows * weight_bytes / itemsize(y.dtype) / 30, weight_bytes / (70 if weight_bytes < target.l2 else 25))
+    if ahead is not None:
+        multiplied *= 1.3
     step = 100 + multiplied + rows * hidden * GATES[kind] * 20 / units.lanes / 6
     work = params.blocks if step > _STEP_NS else 1
+    kind = kind if ahead is None else f"{kind}_ahead"
     return Kernel(kind, params, tuple(every), len(outputs), work, step * steps, cooperative=True)
 
 
@@ -103,20 +116,24 @@ def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Opera
 @emits("rnn")
 def emit_recurrent(fn: Fn, kernel: Kernel) -> None:
     """Time steps, then this thread's blocks, then rows."""
-    _Emitter(fn, kernel).emit()
+    RecurrentEmitter(fn, kernel).emit()
 
 
-class _Emitter:
+State = tuple[ir.Value, ir.Value]  # address, row stride
+
+
+class RecurrentEmitter:
     """Writes one layer; holds what its parts share."""
 
     def __init__(self, fn: Fn, kernel: Kernel) -> None:
         self.fn, self.kernel, self.math = fn, kernel, Math(fn)
         self.p: RecurrentParams = kernel.params
-        self.gates = GATES[kernel.kind]
+        self.kind = kernel.kind.removesuffix("_ahead")
+        self.gates = GATES[self.kind]
         self.unit = self.p.units
         self.vectors = self.unit.block // self.unit.lanes
         self.panel = self.gates * self.unit.block  # weights of a block for one element of h
-        states = _STATES[kernel.kind]
+        states = _STATES[self.kind]
         inputs = len(kernel.operands) - kernel.outputs
         self.first_state = inputs - states
         self.y, self.final = inputs, inputs + 1
@@ -142,14 +159,7 @@ class _Emitter:
             t = fn.isub(p.steps - 1, step) if p.reverse else step
             is_first = b.icmp_signed("==", step, fn.index(0))
             is_last = b.icmp_signed("==", step, fn.index(p.steps - 1))
-            y = self.operand(self.y)
-            now = fn.at(self.pointer(self.y), fn.imul(t, y.strides[0]), p.dtype)
-            before = fn.at(now, y.strides[0] if p.reverse else -y.strides[0], p.dtype)
-            h = self.chosen(is_first, self.first_state, before, y.strides[1])
-            c = h
-            if self.kernel.kind == "lstm":
-                o = self.operand(self.final + 1)
-                c = self.chosen(is_first, self.first_state + 1, self.pointer(self.final + 1), o.strides[0])
+            now, h, c = self.states(t, is_first)
             shares = fn.at(self.pointer(0), fn.imul(t, self.operand(0).strides[0]), p.dtype)
             # Back and forth over the weights: those used last are still in the cache when the next step begins.
             odd = b.trunc(step, ir.IntType(1))
@@ -160,7 +170,18 @@ class _Emitter:
                 with fn.if_(b.not_(is_last)):
                     b.call(self.barrier(), [ctx, nth])
 
-    def chosen(self, is_first: ir.Value, start: int, later: ir.Value, stride: int) -> tuple[ir.Value, ir.Value]:
+    def states(self, t: ir.Value, is_first: ir.Value) -> tuple[ir.Value, State, State]:
+        """Where the state of step t goes, and where those before it lie."""
+        fn, p, y = self.fn, self.p, self.operand(self.y)
+        now = fn.at(self.pointer(self.y), fn.imul(t, y.strides[0]), p.dtype)
+        before = fn.at(now, y.strides[0] if p.reverse else -y.strides[0], p.dtype)
+        h = self.chosen(is_first, self.first_state, before, y.strides[1])
+        if self.kind != "lstm":
+            return now, h, h
+        o = self.operand(self.final + 1)
+        return now, h, self.chosen(is_first, self.first_state + 1, self.pointer(self.final + 1), o.strides[0])
+
+    def chosen(self, is_first: ir.Value, start: int, later: ir.Value, stride: int) -> State:
         """(address, row stride) of a state: as given at the first step, then where the step before left it."""
         b, fn = self.fn.b, self.fn
         given = self.operand(start).strides[0]
@@ -187,14 +208,12 @@ class _Emitter:
             body(fn.index(whole), self.p.rows - whole)
 
     # -- one tile -------------------------------------------------------------------------------------------------
-    def tile(self, shares: ir.Value, block: ir.Value, row: ir.Value, rows: int, h: tuple[ir.Value, ir.Value],
-             c: tuple[ir.Value, ir.Value], y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
+    def tile(self, shares: ir.Value, block: ir.Value, row: ir.Value, rows: int, h: State,
+             c: State, y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
         """Sums of `rows` rows by one block of units, and their cells' update."""
         fn, p = self.fn, self.p
-        weights = fn.at(self.pointer(1), fn.imul(block, p.hidden * self.panel), p.dtype)
-        width = self.gates * self.vectors
-        zero = self.math.const(0.0, p.dtype, self.unit.lanes)
-        acc = [[[fn.var(zero.ir.type, zero.ir) for _ in range(self.unit.sets)] for _ in range(width)] for _ in range(rows)]
+        weights = self.weights(block)
+        acc = self.sums(rows)
         hs = [fn.at(h[0], fn.imul(fn.iadd(row, r), h[1]), p.dtype) for r in range(rows)]
         whole = p.hidden - p.hidden % _UNROLL
         if whole:
@@ -202,10 +221,25 @@ class _Emitter:
                 self.multiply(hs, weights, k, _UNROLL, acc)
         if whole < p.hidden:
             self.multiply(hs, weights, fn.index(whole), p.hidden - whole, acc)
+        self.finish(acc, shares, self.operand(0).strides[1], block, row, h, c, y, is_last)
+
+    def weights(self, block: ir.Value) -> ir.Value:
+        return self.fn.at(self.pointer(1), self.fn.imul(block, self.p.hidden * self.panel), self.p.dtype)
+
+    def sums(self, rows: int) -> list[list[list[Var]]]:
+        """Zeros, per row, vector of the block's gates, and set."""
+        zero = self.math.const(0.0, self.p.dtype, self.unit.lanes).ir
+        width = self.gates * self.vectors
+        return [[[self.fn.var(zero.type, zero) for _ in range(self.unit.sets)] for _ in range(width)] for _ in range(rows)]
+
+    def finish(self, acc: list[list[list[Var]]], shares: ir.Value, share_row: int, block: ir.Value, row: ir.Value,
+               h: State, c: State, y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
+        """The cells of a block, from the sums of its gates."""
+        fn, p = self.fn, self.p
         start = fn.imul(block, self.unit.block)
-        for r in range(rows):
+        for r in range(len(acc)):
             n = fn.iadd(row, r)
-            share = fn.iadd(fn.imul(n, self.operand(0).strides[1]), fn.imul(block, self.panel))
+            share = fn.iadd(fn.imul(n, share_row), fn.imul(block, self.panel))
             for v in range(self.vectors):
                 sums = [self.total(acc[r][g * self.vectors + v]) for g in range(self.gates)]
                 at = [fn.iadd(share, g * self.unit.block + v * self.unit.lanes) for g in range(self.gates)]
@@ -239,12 +273,12 @@ class _Emitter:
 
     # -- the cells ------------------------------------------------------------------------------------------------
     def cell(self, sums: list[Val], shares: list[Val], block: ir.Value, unit: ir.Value, v: int, n: ir.Value,
-             h: tuple[ir.Value, ir.Value], c: tuple[ir.Value, ir.Value], y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
+             h: State, c: State, y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
         """The new state of one vector of units of row `n`."""
-        fn, m, kind = self.fn, self.math, self.kernel.kind
+        fn, m, kind = self.fn, self.math, self.kind
         mask = self.mask(unit)
 
-        def old(state: tuple[ir.Value, ir.Value]) -> Val:
+        def old(state: State) -> Val:
             return self.load(fn.at(state[0], fn.iadd(fn.imul(n, state[1]), unit), self.p.dtype), mask)
 
         def new(j: int) -> ir.Value:

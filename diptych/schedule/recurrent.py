@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diptych.ir.kernel import Expr
 from diptych.kernels.pointwise import make_copy, make_fill, make_pointwise
+from diptych.kernels.pointwise_pack import make_pack_panels
 from diptych.kernels.recurrent import GATES, choose_units, make_recurrent
+from diptych.kernels.recurrent_ahead import GROUP, choose_ahead
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.contraction import emit_product, pack_matrix
 from diptych.schedule.naive import emit_naive_product
@@ -36,22 +40,50 @@ def lower_recurrent(ctx: Context, group: Group) -> None:
     dtype = "f64" if results[0].dtype == "f64" else "f32"
     units = choose_units(kind, results[0].shape[1], dtype, ctx.target)
     arranged = _Arranged(ctx, GATES[kind], units.block, dtype)
-    shares = _shares(ctx, _cast(ctx, ctx.view(x), dtype), arranged, w_ih, biases[0])
+    steps, rows, hidden = results[0].shape
+    ahead = choose_ahead(kind, steps, rows, ctx.graph.types[x].shape[2], hidden, dtype, ctx.target)
+    w = arranged.array(w_ih)
+    if w is None:
+        ahead = None
     weights = arranged.view(w_hh, recurrent=True)
-    inputs = [shares, weights, *(arranged.view(b) for b in biases[1:])]
+    along = []
+    if ahead is not None and w is not None:
+        units = replace(units, sets=min(2, ahead.turns))
+        first = _groups(ctx, ctx.view(x))
+        along = [ctx.weights(_parts(w, ahead.depth)), arranged.view(biases[0])]
+    else:
+        first = _shares(ctx, _cast(ctx, ctx.view(x), dtype), arranged, w_ih, biases[0])
+    inputs = [first, weights, *(arranged.view(b) for b in biases[1:]), *along]
     inputs += [_dense(ctx, _cast(ctx, ctx.view(v), dtype)) for v in states]
     outputs = [
         out if out.dtype == dtype and (out.strides[-1] == 1 or out.shape[-1] == 1) else ctx.temp(out.shape, dtype)
         for out in results
     ]
+    made_here = [] if ahead is None else [ctx.temp((2, GROUP, prod(w.shape[:3]) if w is not None else 0))]
     kernel = make_recurrent(
-        kind, [v.operand for v in inputs], [v.operand for v in outputs], units, ctx.target,
-        reverse=at["reverse"], activation=at.get("activation", "tanh"),
+        kind, [v.operand for v in inputs], [v.operand for v in (*outputs, *made_here)], units, ctx.target,
+        reverse=at["reverse"], activation=at.get("activation", "tanh"), ahead=ahead,
     )  # fmt: skip
-    ctx.call(kernel, [*inputs, *outputs])
+    ctx.call(kernel, [*inputs, *outputs, *made_here])
     for made, out in zip(outputs, results, strict=True):
         if made is not out:
             _write(ctx, made, out)
+
+
+def _groups(ctx: Context, x: View) -> View:
+    """x[T, 1, I] as [groups of steps, I, step], zeros where T ends."""
+    steps, _, depth = x.shape
+    out = ctx.temp((-(-steps // GROUP), depth, GROUP))
+    flat = View(x.buffer, x.offset, (depth, steps), (x.strides[2], x.strides[0]), x.dtype)
+    ctx.call(make_pack_panels(flat.operand, out.operand, ctx.target), (flat, out), fused=("pack",))
+    return out
+
+
+def _parts(w: Array, depth: int) -> Array:
+    """w[blocks, gates, unit, I] -> per part of I [blocks and gates, I of the part, unit], one after the other."""
+    panels = w.reshape(-1, *w.shape[2:]).swapaxes(1, 2)
+    cut = (panels[:, k : k + depth] for k in range(0, panels.shape[1], depth))
+    return np.concatenate([part.reshape(-1) for part in cut])
 
 
 class _Arranged:
