@@ -95,7 +95,7 @@ class _Partition:
                 group.epilogue += region
                 value = region[-1].outputs[0]
             if group.epilogue:
-                self.absorb(group, group.epilogue, shape)
+                self.absorb(group, group.epilogue, shape, f32_operands=isinstance(anchor.op, Contraction))
         if anchor.op.name == "attention":
             group.prologue = self.mask_of(anchor)
             return group
@@ -173,6 +173,10 @@ class _Partition:
                 if self.graph.types[ordered[-1].outputs[0]].dtype != "f32":
                     group.refused.append(f"{ordered[-1].op.name}: result is not f32")
                     return None
+                why = self.foreign(value, ordered) if group.anchor is not None and isinstance(group.anchor.op, Contraction) else None
+                if why is not None:
+                    group.refused.append(why)
+                    return None
                 self.taken.update(region)
                 return ordered
             if any(n.outputs[0] in self.outputs for n in exits[:-1]):
@@ -181,7 +185,26 @@ class _Partition:
             fresh = [u for n in exits[:-1] for u in self.uses.get(n.outputs[0], []) if id(u) not in region]
         return None
 
-    def absorb(self, group: Group, nodes: list[Node], shape: tuple[int, ...], only_f32: bool = False) -> None:
+    def read_as_f32(self, value: int) -> bool:
+        """Whether a contraction's epilogue can read a value: it loads f32, and has single constants in its code."""
+        t, constant = self.graph.types[value], self.graph.constants.get(value)
+        return t.dtype == "f32" or (constant is not None and constant.size == 1 and t.dtype != "bf16")
+
+    def foreign(self, value: int, region: list[Node]) -> str | None:
+        """Why a contraction that makes `value` cannot work out a region: an operand that is not f32, nor made of such inside."""
+        made = {value, *(n.outputs[0] for n in region)}
+        for n in region:
+            for v in n.inputs:
+                if v in made or self.read_as_f32(v):
+                    continue
+                p = self.producer.get(v)
+                if (p is None or not self.fusable(p, self.graph.types[value].shape) or not self.only_in(v, region)
+                        or not all(self.read_as_f32(u) for u in p.inputs)):  # fmt: skip
+                    return f"{n.op.name} {n.name}: an operand is {self.graph.types[v]}, not f32"
+        return None
+
+    def absorb(self, group: Group, nodes: list[Node], shape: tuple[int, ...], only_f32: bool = False,
+               f32_operands: bool = False) -> None:  # fmt: skip
         """Draw elementwise producers into `nodes` whose every reader is there already."""
         if not self.fuse:
             return
@@ -191,6 +214,8 @@ class _Partition:
             for v in list(dict.fromkeys(v for n in nodes for v in n.inputs)):
                 p = self.producer.get(v)
                 if p is not None and only_f32 and self.not_f32([p]):
+                    continue
+                if p is not None and f32_operands and not all(self.read_as_f32(u) for u in p.inputs):
                     continue
                 if p is not None and self.fusable(p, shape) and self.only_in(v, nodes):
                     self.taken.add(id(p))
