@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from diptych.ir import Array, Graph
     from diptych.options import Options
     from diptych.progress import Progress
+    from diptych.runtime.shared import SharedWeights
     from diptych.schedule.plan import Plan
     from diptych.targets.base import Target
 
@@ -41,8 +42,11 @@ class Compiled:
     """A model compiled for its input types: signature, native callable, and on demand its Graph and Plan."""
 
     def __init__(self, make_graph: Callable[[], Graph], content: Callable[[Graph | None], str | None], options: Options,
-                 target: str | None, progress: Progress | None = None) -> None:  # fmt: skip
-        """`content(None)` names what is compiled without its Graph, or is None; then `content(graph)` does."""
+                 target: str | None, progress: Progress | None = None, shared: SharedWeights | None = None) -> None:  # fmt: skip
+        """`content(None)` names what is compiled without its Graph, or is None; then `content(graph)` does.
+
+        `shared`: where constants are kept that other programs may have as well.
+        """
         self._make_graph, self._options = make_graph, options
         self.call: Callable[..., Any]
         self.inputs: Signature
@@ -63,18 +67,21 @@ class Compiled:
         name = content(None)
         if name is None and cache.folder is not None:
             name = content(self.graph)
-        key = hashlib.sha256(repr((name, options, machine, of_compiler())).encode()).hexdigest()
+        key = hashlib.sha256(repr((name, options, machine, of_compiler(), shared is not None)).encode()).hexdigest()
         made = recall(cache, key, options.threads) if name is not None else None
+        if made is not None and shared is not None and not shared.read(cache, made.shared, options.threads):
+            made = None
         if made is None:
-            made = self._build(progress)
+            made = self._build(progress, shared)
             if content(None) is not None:
                 self.__dict__.pop("graph", None)  # with its weights: it can be made again, from a file
-            if name is not None:
+            if name is not None and (shared is None or shared.write(cache, [n for n, _ in made.shared])):
                 keep(cache, key, made, options.threads)
         self.name, self.inputs, self.outputs = made.name, made.inputs, made.outputs
         self.executable = Executable(
             made.code, weights=made.weights, arena_bytes=made.arena_bytes, inputs=made.inputs, outputs=made.outputs,
             threads=made.threads, parallel=made.threads > 1, updated=made.updated,
+            shared=[shared.get(n) for n, _ in made.shared] if shared is not None else (),
         )  # fmt: skip
         self.call = self.executable.call
 
@@ -89,15 +96,15 @@ class Compiled:
         return None if self.executable is None else self._planned(self.graph, self._options, self._machine)
 
     @staticmethod
-    def _planned(graph: Graph, options: Options, machine: Target) -> Plan:
+    def _planned(graph: Graph, options: Options, machine: Target, share: bool = False) -> Plan:
         from diptych import compiler
 
-        plan = compiler.compile_plan(graph, options, machine)
+        plan = compiler.compile_plan(graph, options, machine, share)
         if plan.cost < TINY_NS and options.threads > 1:
-            plan = compiler.compile_plan(graph, replace(options, threads=1), machine)
+            plan = compiler.compile_plan(graph, replace(options, threads=1), machine, share)
         return plan
 
-    def _build(self, progress: Progress | None) -> Prepared:
+    def _build(self, progress: Progress | None, shared: SharedWeights | None = None) -> Prepared:
         from diptych import compiler
         from diptych.kernels.worker import Workers, processes
         from diptych.runtime.elf import parse_object
@@ -109,12 +116,13 @@ class Compiled:
         workers = Workers(processes(), [compiler.__name__]) if len(graph.nodes) >= _LARGE else None
         try:
             report("passes", 0, 1)
-            plan = self._planned(graph, self._options, machine)
-            pack = _Aside(lambda: plan.weights)
+            plan = self._planned(graph, self._options, machine, shared is not None)
+            makers = [b.make for b in plan.shared if b.make is not None]
+            pack = _Aside(lambda: (plan.weights, shared.pack(makers, self._options.threads) if shared is not None else []))
             objects = compiler.objects_of(
                 plan, machine, default_cache(), workers, lambda done, total: report("kernels", done, total)
             )
-            weights = pack.result()
+            weights, names = pack.result()
         except BaseException:
             if workers is not None:
                 workers.close(kill=True)
@@ -124,7 +132,8 @@ class Compiled:
         code = prelink([parse_object(code) for code in objects])
         threads = 1 if plan.cost < TINY_NS else self._options.threads
         report("done", 1, 1)
-        return Prepared(graph.name, plan.inputs, plan.outputs, plan.arena_bytes, threads, code, weights, plan.updated)
+        return Prepared(graph.name, plan.inputs, plan.outputs, plan.arena_bytes, threads, code, weights, plan.updated,
+                        tuple((n, b.nbytes) for n, b in zip(names, plan.shared, strict=True)))  # fmt: skip
 
     def _interpret(self, *arrays: Array) -> Any:
         from diptych.targets.numpy import interpret
@@ -145,8 +154,8 @@ class Compiled:
 class _Aside:
     """A computation on a thread of its own; `result` waits for it and raises what it raised."""
 
-    def __init__(self, work: Callable[[], Array]) -> None:
-        self._value: Array | None = None
+    def __init__(self, work: Callable[[], tuple[Array, list[str]]]) -> None:
+        self._value: tuple[Array, list[str]] | None = None
         self._problem: BaseException | None = None
 
         def run() -> None:
@@ -158,7 +167,7 @@ class _Aside:
         self._thread = Thread(target=run)
         self._thread.start()
 
-    def result(self) -> Array:
+    def result(self) -> tuple[Array, list[str]]:
         self._thread.join()
         if self._problem is not None:
             raise self._problem

@@ -72,11 +72,11 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
     return graph
 
 
-def compile_plan(graph: Graph, options: Options, target: Target) -> Plan:
-    """Everything up to the Plan; no LLVM yet."""
+def compile_plan(graph: Graph, options: Options, target: Target, share: bool = False) -> Plan:
+    """Everything up to the Plan; no LLVM yet. `share`: as for `make_plan`."""
     graph = optimize(graph, options)
     ctx = lower(graph, target, options.fuse, options.accuracy == "strict", options.threads, options.in_place)
-    return make_plan(ctx, options.threads, aligned_bytes)
+    return make_plan(ctx, options.threads, aligned_bytes, share)
 
 
 def cache_key(plan: Plan, target: Target) -> str:

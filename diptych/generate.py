@@ -72,6 +72,7 @@ class Generator:
     def __init__(self, model: Any, *, max_length: int | None = None, threads: int | None = None,
                  target: str | None = None, progress: Progress | None = None) -> None:  # fmt: skip
         from diptych.frontends.torch.causal_lm import CausalLM, positions
+        from diptych.runtime.shared import SharedWeights
         from diptych.runtime.threads import cpu_count
 
         if threads is not None and threads < 1:
@@ -87,6 +88,7 @@ class Generator:
         self._target = target
         self._progress = progress or default_progress()
         self._programs: dict[tuple[int, int, int], Compiled] = {}
+        self._shared = SharedWeights()
         self._caches: dict[int, list[list[Array]]] = {}
         self._lock = threading.Lock()
 
@@ -185,7 +187,7 @@ class Generator:
 
         graph, in_place = self._lm.graph(batch, tokens, extent, self._capacity)
         options = replace(self._options, in_place=in_place)
-        return Compiled(lambda: graph, lambda g: None if g is None else of_graph(g), options, self._target, self._progress)
+        return Compiled(lambda: graph, lambda g: None if g is None else of_graph(g), options, self._target, self._progress, self._shared)
 
     def _take_cache(self, batch: int) -> list[Array]:
         with self._lock:

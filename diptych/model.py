@@ -191,9 +191,15 @@ class Model:
         from diptych.fingerprint import of_graph
         from diptych.frontends.graph import GraphSource
         from diptych.lengths import Lengths
+        from diptych.runtime.shared import SharedWeights
+
+        shared = SharedWeights()
 
         def build(graph: Graph) -> Compiled:
-            return Compiled(lambda: graph, lambda g: None if g is None else of_graph(g), self._options, self._target, self._progress)
+            def content(g: Graph | None) -> str | None:
+                return None if g is None else of_graph(g)
+
+            return Compiled(lambda: graph, content, self._options, self._target, self._progress, shared)
 
         return Lengths(self._source, types, dynamic, build, isinstance(self._source, (GraphSource, SavedSource)))
 

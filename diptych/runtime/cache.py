@@ -15,7 +15,8 @@ from diptych.errors import DiptychError, InputError
 __all__ = ["CacheEntry", "ObjectCache", "default_cache", "parse_size"]
 
 _MAGIC = b"DIPTYCH1"
-_SUFFIX, _MODEL = ".obj", ".model"
+_SUFFIX, _MODEL, _WEIGHTS = ".obj", ".model", ".weights"
+_KINDS = {_SUFFIX: "object", _MODEL: "model", _WEIGHTS: "weights"}
 _DIGEST = 32
 _LIMIT = 4 << 30  # bytes, unless DIPTYCH_CACHE_LIMIT says otherwise
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -175,7 +176,7 @@ class ObjectCache:
             with contextlib.suppress(OSError):
                 info = os.stat(path)
                 name = os.path.basename(path)
-                kind = "model" if name.endswith(_MODEL) else "object" if name.endswith(_SUFFIX) else "unfinished"
+                kind = next((k for end, k in _KINDS.items() if name.endswith(end)), "unfinished")
                 found.append(CacheEntry(name, kind, info.st_size, info.st_mtime))
         return sorted(found, key=lambda e: -e.used)
 
@@ -184,7 +185,7 @@ class ObjectCache:
         if folder is None:
             return []
         try:
-            return [os.path.join(folder, n) for n in os.listdir(folder) if n.endswith((_SUFFIX, _MODEL, ".tmp"))]
+            return [os.path.join(folder, n) for n in os.listdir(folder) if n.endswith((_SUFFIX, _MODEL, _WEIGHTS, ".tmp"))]
         except OSError:
             return []
 

@@ -57,10 +57,10 @@ class _Core:
     """What the calls of one model share. Refers to its descriptor weakly: the builtins own that, and it owns this."""
 
     def __init__(self, code: bytes | Linked, weights: Array, arena_bytes: int, inputs: Signature, outputs: Signature,
-                 updated: Sequence[str] = ()) -> None:  # fmt: skip
+                 updated: Sequence[str] = (), shared: Sequence[Array] = ()) -> None:  # fmt: skip
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.updated = frozenset(updated)
-        self.weights, self.arena_bytes = weights, arena_bytes
+        self.weights, self.arena_bytes, self.shared = weights, arena_bytes, tuple(shared)
         load = load_linked if isinstance(code, Linked) else load_object
         self.object = load(code, support().symbols)  # type: ignore[arg-type]
         self.pool = pool_of(1)
@@ -98,7 +98,8 @@ class _Core:
     def add_frame(self, descriptor: _Descriptor) -> None:
         """One more arena, with its context and barrier, onto the free list."""
         n, m = len(self.inputs), len(self.outputs)
-        head = -(-(r.FRAME_IO + 8 * (n + 2 * m)) // r.LINE) * r.LINE
+        constants = r.FRAME_IO // 8 + n + 2 * m  # shared constants come after the objects of the outputs
+        head = -(-(8 * (constants + len(self.shared))) // r.LINE) * r.LINE
         frame = aligned_bytes(head + self.arena_bytes, r.LINE)
         address = frame.ctypes.data
         at = r.FRAME_CTX // 8
@@ -108,6 +109,7 @@ class _Core:
             address + r.FRAME_IO,
             address + r.FRAME_BARRIER,
         )
+        frame[:head].view(np.uint64)[constants : constants + len(self.shared)] = [a.ctypes.data for a in self.shared]
         self.frames.append(frame)
         support().give(descriptor.ctypes.data, address)
 
@@ -175,6 +177,7 @@ class Executable:
     The code may call `diptych_barrier(ctx, nth)` and C library functions. It must run for every nth up to `threads`:
     when the workers are busy with another call it runs alone, with nth = 1. Arenas start zeroed and are reused.
     Inputs named in `updated` (the last ones) are written to: their arrays must be exactly of their types, never converted.
+    The addresses of `shared` stand in io after those of inputs and outputs and one more word for each output.
 
     `call` is the same as calling the object, without the cost of a Python frame.
     """
@@ -192,6 +195,7 @@ class Executable:
         parallel: bool = True,
         release_gil: bool | None = None,
         updated: Sequence[str] = (),
+        shared: Sequence[Array] = (),
     ) -> None:
         misaligned = weights.size > 0 and weights.ctypes.data % 64 != 0
         if weights.dtype != np.uint8 or weights.ndim != 1 or not weights.flags.c_contiguous or misaligned:
@@ -200,12 +204,13 @@ class Executable:
             raise InputError(f"threads={threads} must be at least 1 and arena_bytes={arena_bytes} not negative")
         self.threads = threads if parallel else 1
         if release_gil is None:
-            touched = arena_bytes + weights.nbytes + sum(t.nbytes for _, t in (*inputs, *outputs))
+            touched = arena_bytes + weights.nbytes + sum(a.nbytes for a in shared)
+            touched += sum(t.nbytes for _, t in (*inputs, *outputs))
             release_gil = touched > _GIL_WORTH_KEEPING
         names = [name for name, _ in inputs]
         if list(updated) != names[len(names) - len(updated) :]:
             raise InputError(f"the inputs that are updated, {list(updated)}, must be the last of {names}")
-        self._core = _Core(code, weights, arena_bytes, inputs, outputs, updated)
+        self._core = _Core(code, weights, arena_bytes, inputs, outputs, updated, shared)
         descriptor = self._core.describe(entry, self.threads, release_gil)
         self.call: Callable[..., Any] = support().builtin("diptych_call", descriptor)
         self._into: Callable[..., Any] = support().builtin("diptych_into", descriptor)

@@ -43,6 +43,7 @@ class Prepared(NamedTuple):
     code: Linked
     weights: Array
     updated: tuple[str, ...] = ()  # inputs that are written to
+    shared: tuple[tuple[str, int], ...] = ()  # constants that are kept beside: names and bytes, see SharedWeights
 
 
 def keep(cache: ObjectCache, key: str, made: Prepared, workers: int = 1) -> bool:
@@ -60,7 +61,7 @@ def keep(cache: ObjectCache, key: str, made: Prepared, workers: int = 1) -> bool
         "name": made.name, "inputs": _listed(made.inputs), "outputs": _listed(made.outputs),
         "arena_bytes": made.arena_bytes, "threads": made.threads, "weights": len(weights), "checks": checks,
         "code": len(code.data), "machine": code.machine, "code_end": code.code_end, "ro_end": code.ro_end,
-        "names": code.names, "fixups": code.fixups, "updated": made.updated,
+        "names": code.names, "fixups": code.fixups, "updated": made.updated, "shared": made.shared,
     }  # fmt: skip
     head = json.dumps(fields, separators=(",", ":")).encode()
     size = _PREFIX + len(head) + len(code.data)
@@ -124,7 +125,7 @@ def _read(fd: int, key: str, workers: int) -> Prepared | None:
     code = Linked(fields["machine"], data, fields["code_end"], fields["ro_end"], fields["names"], fixups)
     return Prepared(
         fields["name"], _types(fields["inputs"]), _types(fields["outputs"]), fields["arena_bytes"], fields["threads"],
-        code, weights, tuple(fields["updated"]),
+        code, weights, tuple(fields["updated"]), tuple((name, size) for name, size in fields["shared"]),
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ SCRATCH = 64
 # Zeroing borders anew costs a little time: of buffers from this many bytes on, the fewest that make the arena small enough.
 _ZEROED = (1 << 16, 0)
 _ENOUGH = 1.05, 1 << 18  # times the bytes alive, or bytes more than that
+_SHARED = 1 << 15  # bytes of a constant that programs share
 SERIAL_NS = 2500.0  # a step this short is not worth waking a second thread for
 _BORDER_NS = 300.0  # but zeros no thread waits for are shared out sooner
 
@@ -66,6 +67,7 @@ class Plan:
     fused: tuple[tuple[str, ...], ...] = ()  # per step, the operators in it
     notes: tuple[tuple[str, ...], ...] = ()  # per step, why it is done this way
     updated: tuple[str, ...] = ()  # inputs that are written to, the last ones
+    shared: tuple[Buffer, ...] = field(default=(), compare=False, repr=False)  # constants that are not among `constants`
 
     @property
     def weights(self) -> Array:
@@ -90,10 +92,11 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> Plan:
+def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array], share: bool = False) -> Plan:
     """Place the buffers of a lowered graph and order its steps for `threads` threads.
 
-    `allocate(size)` gives the aligned, zeroed bytes that the weights are packed into.
+    `allocate(size)` gives the aligned, zeroed bytes that the weights are packed into. With `share`, each large constant
+    has a buffer number of its own instead, after those of inputs, outputs and the outputs' objects.
     """
     alive = most_alive(_tensors(ctx))
     enough = max(_ENOUGH[0] * alive, alive + _ENOUGH[1])
@@ -108,9 +111,14 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
             calls, where, arena = other
     first = {view.buffer for call in calls for view in call.args}
     blob: list[tuple[int, Buffer]] = []
+    shared: list[Buffer] = []
     size = 0
+    after = 2 + len(ctx.graph.inputs) + 2 * len(ctx.returned)
     for b, buffer in enumerate(ctx.buffers):
-        if buffer.kind == "weights" and b in first:
+        if buffer.kind == "weights" and b in first and share and buffer.nbytes >= _SHARED:
+            where[b] = (after + len(shared), 0)
+            shared.append(buffer)
+        elif buffer.kind == "weights" and b in first:
             where[b] = (WEIGHTS, size)
             blob.append((size, buffer))
             size += -(-max(buffer.nbytes, 1) // 64) * 64
@@ -143,7 +151,7 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
         ) or any(_clash(a, b) and not _rim_and_inside(a, b) for a in writes for b in open_writes)  # fmt: skip
         if barrier:
             open_reads, open_writes = [], []
-        open_reads += [r for r in reads if r.place != WEIGHTS]
+        open_reads += [r for r in reads if r.place != WEIGHTS and r.place < after]
         open_writes += writes
         steps.append(Step(kernels.setdefault(k, len(kernels)), tuple(args), serial, barrier, call.name))
     graph = ctx.graph
@@ -152,6 +160,7 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array]) -> P
         tuple((name, graph.types[v]) for name, v in zip(graph.input_names, graph.inputs, strict=True)),
         tuple((graph.output_names[j], graph.types[graph.outputs[j]]) for j in ctx.returned),
         constants, tuple(c.fused for c in calls), tuple(c.notes for c in calls), ctx.updated,
+        tuple(shared),
     )  # fmt: skip
 
 

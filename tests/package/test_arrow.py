@@ -39,7 +39,7 @@ ARROW: dict[str, set[str]] = {
     "sampling": {"errors"},
     "generate": {"compiled", "errors", "fingerprint", "frontends", "options", "progress", "runtime", "sampling"},
     "artifact": {"errors", "fingerprint", "frontends", "ir", "ops", "runtime"},
-    "model": {"artifact", "compiled", "errors", "fingerprint", "frontends", "ir", "lengths", "passes", "options", "progress"},
+    "model": {"artifact", "compiled", "errors", "fingerprint", "frontends", "ir", "lengths", "passes", "options", "progress", "runtime"},
     "api": {"artifact", "errors", "frontends", "ir", "lengths", "model", "options", "progress", "runtime"},
     "mxnet": {"_version", "compiled", "errors", "fingerprint", "frontends", "ir", "ops", "options", "passes", "progress", "runtime", "streams"},
     "__init__": {"_version", "api", "errors", "generate", "ir", "model"},
