@@ -114,7 +114,7 @@ class Language(_Case):
                     self.lstm = mx.gluon.rnn.LSTM(width, layers, input_size=width)
                     self.decoder = mx.gluon.nn.Dense(vocabulary, flatten=False)
 
-            def hybrid_forward(self, F, x, h, c):  # noqa: N803  (MXNet's name)
+            def hybrid_forward(self, F, x, h, c):
                 y, (h, c) = self.lstm(self.embedding(x), [h, c])
                 return self.decoder(y), h, c
 

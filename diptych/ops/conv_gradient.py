@@ -39,7 +39,7 @@ class ConvWeightGradient(Contraction):
         S((1, 6, 8, 8), (1, 4, 4, 4), kernel=(1, 1), strides=(2, 2), pads=((0, 0), (0, 0)), dilations=(1, 1)),
         S((2, 6, 7, 5), (2, 9, 7, 5), kernel=(3, 3), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=3),
         S((1, 5, 8, 8), (1, 5, 4, 4), kernel=(3, 3), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=5),
-        S((1, 4, 8, 9), (1, 6, 4, 5), kernel=(3, 2), strides=(2, 1), pads=((0, 1), (2, 0)), dilations=(1, 3),
+        S((1, 4, 8, 9), (1, 6, 4, 8), kernel=(3, 2), strides=(2, 1), pads=((0, 1), (2, 0)), dilations=(1, 3),
           low=-1.0, high=1.0),
         S((2, 3, 11), (2, 4, 3), kernel=(4,), strides=(3,), pads=((1, 2),), dilations=(2,)),
         S((1, 2, 4, 5, 6), (1, 3, 4, 3, 3), kernel=(2, 3, 3), strides=(1, 2, 1), pads=((0, 1), (1, 1), (1, 0)),
@@ -67,13 +67,14 @@ class ConvWeightGradient(Contraction):
         dy = widened(dy)
         batch, out = x.shape[0], dy.shape[2:]
         dw: Array = np.empty((groups, dy.shape[1] // groups, x.shape[1] // groups, *self.kernel), x.dtype)
-        left = dy.reshape(batch, groups, dy.shape[1] // groups, prod(out)).transpose(1, 2, 0, 3)
+        left: Array = dy.reshape(batch, groups, dy.shape[1] // groups, prod(out)).transpose(1, 2, 0, 3)
         left = left.reshape(*left.shape[:2], -1)
         for at in product(*map(range, self.kernel)):
             where = zip(at, out, self.strides, self.dilations, strict=True)
             seen = x[(slice(None), slice(None), *(slice(k * d, k * d + s * (o - 1) + 1, s) for k, o, s, d in where))]
             right = seen.reshape(batch, groups, x.shape[1] // groups, prod(out)).transpose(1, 0, 3, 2)
-            dw[(slice(None), slice(None), slice(None), *at)] = np.matmul(left, right.reshape(groups, -1, right.shape[3]))
+            position: tuple[int | slice, ...] = (slice(None), slice(None), slice(None), *at)
+            dw[position] = np.matmul(left, right.reshape(groups, -1, right.shape[3]))
         return dw.reshape(dw.shape[0] * dw.shape[1], *dw.shape[2 : 3 + n]).astype(dtype, copy=False)
 
     def decompose(self, g: Builder, x: Value, dy: Value) -> Value:

@@ -13,14 +13,12 @@ from diptych.targets import host
 NOT_YET: dict[str, set[int]] = {
 }
 
-CONTRACTIONS = [n for n, op in OPS.items() if issubclass(op, Contraction) and not n.startswith("blocked_conv")]
-# Made by passes only, with constant weights.
-WEIGHTS_ONLY = {"blocked_conv", "blocked_conv_transpose"}
+CONTRACTIONS = [n for n, op in OPS.items() if issubclass(op, Contraction)]
 
 
 def native(name: str, weights: bool, target: str) -> list[Case]:
     machine = host.find(target)
-    return [c for c in cases(name, weights or name in WEIGHTS_ONLY) if refusal(c, machine) is None]
+    return [c for c in cases(name, weights) if refusal(c, machine) is None]
 
 
 @pytest.fixture(params=runnable_targets())
@@ -54,6 +52,6 @@ def test_contraction_with_constant_weights_on_two_threads(name: str, target: str
 @pytest.mark.parametrize("name", OPS)
 def test_what_has_no_kernel_is_listed(name: str) -> None:
     machine = host.find("x86-64-v3")
-    refused = {i: r for i, c in enumerate(cases(name, name in WEIGHTS_ONLY)) if (r := refusal(c, machine)) is not None}
+    refused = {i: r for i, c in enumerate(cases(name, False)) if (r := refusal(c, machine)) is not None}
     assert set(refused) == NOT_YET.get(name, set()), refused
     assert all(name in r and "target='numpy'" in r for r in refused.values())  # what, and what to do
