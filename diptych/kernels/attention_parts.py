@@ -174,20 +174,23 @@ class RowSoftmax:
         """The weights of one row, and their sum lane by lane."""
         fn, m, lanes = self.fn, self.math, self.lanes
         wide, zero = fn.splat(fn.load(shift), lanes), fn.const(0.0, "f32", lanes)
-        parts = [fn.var("f32", zero.ir, lanes) for _ in range(4)]
+        # vectors at a time: what the constants of the exponential leave room for
+        parts = [fn.var("f32", zero.ir, lanes) for _ in range(4 if fn.target.registers >= 32 else 1)]
         number = 0
 
         def weigh(at: Index) -> None:
             nonlocal number
-            place, part = fn.at(row, at), parts[number % 4]
+            place, part = fn.at(row, at), parts[number % len(parts)]
             number += 1
             e = m.exp_of_nonpositive(m.sub(fn.load(place, "f32", lanes), wide))
             fn.store(e, place)
             part.set(m.add(Val(part.get(), "f32", lanes), e).ir)
 
-        self._over(vectors, 4, weigh)
-        one, two, three, four = (Val(p.get(), "f32", lanes) for p in parts)
-        fn.store(m.add(m.add(one, two), m.add(three, four)), out)
+        self._over(vectors, len(parts), weigh)
+        sums = [Val(p.get(), "f32", lanes) for p in parts]
+        while len(sums) > 1:
+            sums = [m.add(a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+        fn.store(sums[0], out)
 
     def _over(self, vectors: Index, unroll: int, visit: Callable[[Index], None]) -> None:
         """visit(place of each vector of a row), some at a time."""

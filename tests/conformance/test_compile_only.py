@@ -12,7 +12,7 @@ from diptych import compiler
 from diptych.codegen.object import assembly
 from diptych.ir import TensorType, Value
 from diptych.kernels.base import emit_kernel
-from diptych.ops import OPS, Builder, Conv
+from diptych.ops import OPS, Attention, Builder, Conv
 from diptych.targets import host
 
 TARGETS = ("x86-64-v4", "aarch64")
@@ -107,5 +107,52 @@ def test_strassen_compiles_and_multiplies_in_registers(target: str) -> None:
     emit_kernel(module, kernel, "kernel", machine).linkage = "external"
     loops = [loop for loop in innermost_loops(assembly(module, machine)) if len(loop.fmas) >= 8]
     assert loops
+    for loop in loops:
+        assert loop.stack == [], "\n".join(loop.lines)
+
+
+def attention_loops(target: str, queries: int, keys: int) -> list[Loop]:
+    """The innermost loops of a causal attention with a mask that multiply."""
+    machine = host.find(target)
+    g = Builder("attention")
+    q, k, v = (g.input(n, TensorType((1, 4, length, 64))) for n, length in (("q", queries), ("k", keys), ("v", keys)))
+    mask = g.input("mask", TensorType((1, 1, 1, keys)))
+    plan = plan_of(g.finish([g.emit(Attention(scale=0.125, causal=True, offset=keys // 2), q, k, v, mask)]), machine)
+    (kernel,) = plan.kernels
+    assert kernel.kind == ("attention_few" if queries == 1 else "attention")
+    module = ir.Module("inspected")
+    emit_kernel(module, kernel, "kernel", machine).linkage = "external"
+    return [loop for loop in innermost_loops(assembly(module, machine)) if loop.fmas]
+
+
+@pytest.mark.parametrize("keys", [128, 1000])
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3", "aarch64"])
+def test_the_products_of_attention_stay_in_registers(target: str, keys: int) -> None:
+    loops = attention_loops(target, 128, keys)
+    products = [loop for loop in loops if len({f.split(",")[-1 if "x86" in target else 0].strip() for f in loop.fmas}) >= 8]
+    assert len(products) >= 2  # scores, and weights by values
+    for loop in products:
+        assert loop.stack == [], "\n".join(loop.lines)
+    if target == "x86-64-v4":
+        assert max(len(loop.fmas) for loop in products) == 28  # 14 queries x 2 panels, of 32 registers
+        best = max(products, key=lambda loop: len(loop.fmas))
+        assert len(best.fmas) >= 0.55 * len(best.lines)  # beside them one load for two: queries broadcast, keys and values
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])
+def test_what_makes_weights_stays_in_registers(target: str) -> None:
+    """The loops with the exponential: nothing but polynomials on whole vectors."""
+    loops = attention_loops(target, 128, 1000)
+    weights = [loop for loop in loops if any("vmax" in x for x in loop.lines)]
+    assert weights
+    for loop in weights:
+        assert loop.stack == [], "\n".join(loop.lines)
+        assert not any("call" in x for x in loop.lines)
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])
+def test_few_queries_stay_in_registers(target: str) -> None:
+    loops = [loop for loop in attention_loops(target, 1, 1000) if len(loop.fmas) >= 0.2 * len(loop.lines)]
+    assert len(loops) >= 3  # scores, weights, weights by values
     for loop in loops:
         assert loop.stack == [], "\n".join(loop.lines)
