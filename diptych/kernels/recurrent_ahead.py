@@ -29,6 +29,7 @@ __all__ = ["GROUP", "choose_ahead"]
 
 GROUP = 16  # steps whose shares are worked out at a time: a register tile of 16 by one panel
 _TURNS = 8  # elements of h for each of the input, at most
+_FETCHED = 64  # lines of the next block's weights that come while the cells of a block are worked out
 _LEAST_STEPS = 2 * GROUP  # the first group has nothing to hide behind
 _LEAST_BYTES = 128 * 1024  # recurrent weights that L1 holds need no company
 
@@ -95,13 +96,14 @@ class _Emitter(RecurrentEmitter):
                 shares = fn.at(self.pointer(self.shares), fn.imul(fn.iadd(fn.imul(parity, GROUP), row), self.width))
                 # Back and forth over the weights: those used last are still in the cache when the next step begins.
                 odd = b.trunc(step, BOOL)
+                direction = b.select(odd, fn.index(-1), fn.index(1))
                 done = fn.imul(step, own)
                 with fn.loop(low, high, name="block") as i:
                     block = b.select(odd, fn.isub(fn.isub(fn.iadd(low, high), 1), i), i)
                     unit = fn.iadd(done, fn.isub(i, low))
                     with b.if_else(b.icmp_signed("<", unit, todo)) as (then, otherwise):
                         with then:
-                            self.both(following, unit, other, shares, block, h, c, now, is_last)
+                            self.both(following, unit, other, shares, block, direction, h, c, now, is_last)
                         with otherwise:
                             self.tile(shares, block, fn.index(0), 1, h, c, now, is_last)
                 if self.kernel.work > 1:
@@ -159,7 +161,7 @@ class _Emitter(RecurrentEmitter):
 
     # -- both -----------------------------------------------------------------------------------------------------
     def both(self, group: ir.Value, unit: ir.Value, parity: ir.Value, shares: ir.Value, block: ir.Value,
-             h: State, c: State, y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
+             direction: ir.Value, h: State, c: State, y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
         """A block of units, and one unit of the product for the next group."""
         fn, p, turns = self.fn, self.p, self.a.turns
         x, w, out, bias, depth, is_first = self.unit_of(group, unit, parity)
@@ -185,6 +187,9 @@ class _Emitter(RecurrentEmitter):
             self.multiply([h[0]], weights, k, turns, sums)
         with fn.loop(whole, p.hidden, name="k") as k:
             self.multiply([h[0]], weights, k, 1, sums)
+        following = self.weights(fn.iadd(block, direction))  # or nothing of ours: then it is only asked for in vain
+        for i in range(_FETCHED):
+            fn.prefetch(fn.at(following, 16 * i))
         self.leave(product, out, bias, is_first)
         self.finish(sums, shares, self.width, block, fn.index(0), h, c, y, is_last)
 
