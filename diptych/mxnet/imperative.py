@@ -156,6 +156,8 @@ def invoke_all(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out:
 
         made = invoke_custom(operands, attrs)
         return made if outs is None else deliver([m._data for m in made], outs, made[0]._entry and made[0]._entry.node)
+    if op in live.HOST_GRADIENTS and state.recording and any(x._entry is not None for x in operands):
+        return _with_host_gradient(op, operands, attrs, outs)
     types = tuple([type_of(x._array) if x._array is not None else x._promised_type() for x in operands])
     prepared = prepare(op, attrs, types, state.training, state.np_shape, shape)
     found = call(prepared, operands, outs)
@@ -164,6 +166,17 @@ def invoke_all(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out:
         if isinstance(node, CallNode) and node.source is None:
             node.source = (op, attrs)
     return found
+
+
+def _with_host_gradient(op: str, operands: Sequence[NDArray], attrs: dict[str, str], outs: list[NDArray] | None) -> list[NDArray]:
+    """A recorded call of an operator that is a graph, but whose gradient is computed in Python."""
+    arrays = [x._data for x in operands]
+    prepared = prepare(op, attrs, tuple(type_of(a) for a in arrays), state.training, state.np_shape)
+    results = prepared(arrays)[: prepared.visible]
+    node = HostNode(op, attrs, [x._entry for x in operands], arrays, results)
+    if outs is not None:
+        return deliver(results, outs, node)
+    return [wrap(a, Entry(node, i)) for i, a in enumerate(results)]
 
 
 def invoke(op: str, operands: Sequence[NDArray], attrs: dict[str, str], out: Any = None) -> Any:

@@ -9,10 +9,13 @@ import numpy as np
 
 from diptych.errors import TypeRuleError
 from diptych.ops.base import Arg, Loops, S, op
+from diptych.ops.pointwise import Grads, Values
 from diptych.ops.rules import floats, per_axis
+from diptych.ops.sampling_gradient import grid_sample_gradient
 
 if TYPE_CHECKING:
     from diptych.ir import Array, TensorType
+    from diptych.ops.build import Builder
 
 __all__ = ["BoxNms", "DeformableColumns", "GridSample", "RoiAlign", "RoiPool"]
 
@@ -248,8 +251,8 @@ class GridSample(Loops):
     align_corners: bool = True
 
     samples = (
-        S((1, 2, 4, 5), Arg((1, 2, 3, 3), "f32", -1.2, 1.2), grad=False),
-        S((2, 1, 3, 6), Arg((2, 2, 2, 4), "f32", -1.2, 1.2), align_corners=False, grad=False),
+        S((1, 2, 4, 5), Arg((1, 2, 3, 3), "f32", -1.2, 1.2)),
+        S((2, 1, 3, 6), Arg((2, 2, 2, 4), "f32", -1.2, 1.2), align_corners=False),
     )
 
     def infer(self, x: TensorType, grid: TensorType) -> TensorType:
@@ -268,6 +271,9 @@ class GridSample(Loops):
                 px, py = ((grid[n, 0] + 1) * width - 1) / 2, ((grid[n, 1] + 1) * height - 1) / 2
             out[n] = _bilinear(x[n], py, px)
         return out
+
+    def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        return grid_sample_gradient(g, xs[0], xs[1], dys[0], self.align_corners)
 
 
 @op

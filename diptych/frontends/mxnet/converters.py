@@ -14,6 +14,7 @@ from diptych.frontends.mxnet import (  # noqa: F401
     convert_reduce,
     convert_sequence,
     convert_shape,
+    convert_windows,
 )
 
 __all__ = ["ADVICE"]

@@ -81,6 +81,8 @@ def stepwise(order: list[SymNode], heads: Any, operands: Mapping[str, NDArray], 
 
 def prepared_symbol(symbol: Symbol, order: list[SymNode], variables: list[SymNode], arrays: list[NDArray]) -> Prepared | None:
     """The whole symbol as one graph for these operands; None when an operator in it runs in Python."""
+    if state.recording and any(n.op in live.HOST_GRADIENTS for n in order):
+        return None
     kept = symbol._prepared
     train = state.training
     key = (train, state.np_shape, tuple(type_of(a._array) if a._array is not None else a._promised_type() for a in arrays))
