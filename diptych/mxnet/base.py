@@ -16,6 +16,10 @@ class MXNetError(RuntimeError):
     """Every error of the MXNet API: a bad argument, shapes that do not fit, something that is not supported."""
 
 
+class MXNetIndexError(MXNetError, IndexError):
+    """An index outside of its array."""
+
+
 class _MissingMethod(MXNetError):
     """A function that some kind of operand lacks, and what it was called with."""
 

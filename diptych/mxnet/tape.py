@@ -91,7 +91,7 @@ class CallNode(Node):
     `args` are its operands: arrays, or (node, result) where that is waiting too.
     """
 
-    __slots__ = ("args", "prepared", "results", "source", "watchers")
+    __slots__ = ("args", "error", "prepared", "results", "source", "watchers")
 
     def __init__(self, prepared: Prepared, entries: Sequence[Entry | None], args: Sequence[Array | tuple[CallNode, int]]) -> None:
         super().__init__(entries, prepared.visible)
@@ -99,6 +99,7 @@ class CallNode(Node):
         self.source: tuple[str, dict[str, str]] | None = None  # operator and attributes, where it was called by name
         self.args: list[Array | tuple[CallNode, int]] | None = list(args)
         self.results: list[Array] | None = None
+        self.error: MXNetError | None = None  # what computing the results ended in
         self.watchers: list[tuple[int, weakref.ref[NDArray]]] = []  # arrays that will show a result
 
     def watch(self, index: int, array: NDArray) -> None:
@@ -133,7 +134,14 @@ class CallNode(Node):
             stack.pop()
             arrays = [a if not isinstance(a, tuple) else a[0].results[a[1]] for a in node.args]  # type: ignore[index]
             node.args = list(arrays)
-            node.results = node.prepared(arrays)
+            if node.error is None:
+                try:
+                    node.results = node.prepared(arrays)
+                except MXNetError as error:
+                    node.error = error
+            if node.error is not None:
+                raise node.error
+            assert node.results is not None
             for i, k in node.prepared.updates:
                 arrays[i][...] = node.results[k]
             node.give(dict(enumerate(node.results)))
@@ -173,8 +181,11 @@ class CallNode(Node):
             self.args = self.results = None
 
 
-def settle(but: Collection[CallNode] = ()) -> None:
-    """Compute what waits (except `but`, which go on waiting): memory that it reads is about to be written to."""
+def settle(but: Collection[CallNode] = (), strict: bool = False) -> None:
+    """Compute what waits (except `but`, which go on waiting): memory that it reads is about to be written to.
+
+    Errors surface where a value is asked for; with `strict` they surface here.
+    """
     if state.waiting:
         waiting, state.waiting = state.waiting, []
         for ref in waiting:
@@ -182,7 +193,11 @@ def settle(but: Collection[CallNode] = ()) -> None:
             if node in but:
                 state.waiting.append(ref)
             elif node is not None and node.results is None and node.args is not None and node.wanted():
-                node.run()
+                try:
+                    node.run()
+                except MXNetError:
+                    if strict:
+                        raise
 
 
 def zeros_of(p: Prepared, i: int) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from diptych.ops.base import Elementwise, op
 from diptych.ops.pointwise import (
+    FLOATS,
     NUMBERS,
     FloatBinary,
     Grads,
@@ -138,6 +139,8 @@ class Mod(NumberBinary):
         return k.mod(a, b)
 
     def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
+        if xs[0].dtype not in FLOATS:
+            return None, None  # between integers it has steps and no slope
         return _pair(g, xs, dys[0], g.neg(g.mul(dys[0], g.ew("floor_div", *xs))))
 
 

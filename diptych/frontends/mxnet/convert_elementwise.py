@@ -74,6 +74,13 @@ def _binary(name: str, op: str, kind: str, aliases: tuple[str, ...]) -> None:
             return y if op_is_np(c.op) else c.cast(y, a.dtype)
         if op == "hypot" and not is_float(a):
             return c.cast(c.emit(op, c.cast(a, "f32"), c.cast(b, "f32")), a.dtype)
+        if op_is_np(c.op) and not is_float(a) and not is_float(b):
+            if op == "div":  # NumPy's division gives floats
+                return c.emit(op, c.cast(a, "f32"), c.cast(b, "f32"))
+            if a.dtype == "bool" and op in ("add", "mul"):
+                return c.emit("logical_or" if op == "add" else "logical_and", a, b)
+            if a.dtype == "bool":
+                a, b = c.cast(a, "i64"), c.cast(b, "i64")
         return c.emit(op, a, b)
 
     converts(name, *aliases)(convert)
@@ -123,7 +130,8 @@ def _mod(c: Call, a: Value | float, b: Value | float, like: Value) -> Value:
 
 @converts("broadcast_mod", "_mod", "_npi_mod")
 def _broadcast_mod(c: Call) -> Result:
-    return _mod(c, c.arg(0), c.arg(1), c.x)
+    a, b = promoted(c, c.arg(0), c.arg(1)) if c.np_shape else (c.arg(0), c.arg(1))
+    return _mod(c, a, b, a)
 
 
 # -- with a scalar ------------------------------------------------------------------------------------------------

@@ -56,7 +56,10 @@ def _last_axis(c: Call, index: Value) -> Value:
 
 @converts("gather_nd")
 def _gather_nd(c: Call) -> Result:
-    return c.emit("gather_nd", c.x, _last_axis(c, c.indices(c.arg(1))))
+    index = _last_axis(c, c.indices(c.arg(1)))
+    extents = c.const(np.array(c.x.shape[: index.shape[-1]]), index.dtype)
+    index = c.g.where(c.emit("less", index, 0), c.emit("add", index, extents), index)  # negative ones count from the end
+    return c.emit("gather_nd", c.x, index)
 
 
 @converts("scatter_nd")

@@ -52,6 +52,8 @@ def _leaky_relu(c: Call) -> Result:
         gamma = c.reshape(gamma, (1,) * x.rank)
     elif gamma.rank == 1:  # one slope per channel
         gamma = per_channel(c, gamma, min(1, x.rank - 1), x.rank)
+    elif gamma.rank < x.rank:  # one slope per image and channel
+        gamma = c.reshape(gamma, (*gamma.shape, *(1,) * (x.rank - gamma.rank)))
     return c.emit("prelu", x, gamma)
 
 
@@ -109,7 +111,13 @@ def _group_norm(c: Call) -> Result:
         wide = c.g.broadcast_to(c.reshape(v, (groups, 1)), (groups, channels // groups))
         return c.reshape(wide, (channels,))
 
-    return c.emit("group_norm", c.x, spread(c.arg(1)), spread(c.arg(2)), groups=groups, eps=c.attrs.real("eps", 1e-5))
+    eps = c.attrs.real("eps", 1e-5)
+    y = c.emit("group_norm", c.x, spread(c.arg(1)), spread(c.arg(2)), groups=groups, eps=eps)
+    if c.outputs == 1:
+        return y
+    rows = c.reshape(c.x, (c.x.shape[0], groups, -1))
+    var = c.emit("var", rows, axes=(2,), keepdims=False)
+    return y, c.emit("mean", rows, axes=(2,), keepdims=False), c.emit("sqrt", c.emit("add", var, eps))
 
 
 @converts("L2Normalization")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diptych.frontends.mxnet.convert import Call, converts
+from diptych.frontends.mxnet.convert_shape import diagonal_of
 
 if TYPE_CHECKING:
     from diptych.frontends.mxnet.convert import Result
@@ -170,16 +171,19 @@ def _matmul(c: Call) -> Result:
 
 @converts("_linalg_gemm2", "_linalg_gemm")
 def _gemm2(c: Call) -> Result:
-    if c.attrs.integer("axis", -2) not in (-2, c.x.rank - 2):
-        raise c.fail("only axis=-2 is supported", "transpose the operands so that matrices lie in the last two axes")
-    y = c.emit("mat_mul", c.arg(0), c.arg(1), transpose_a=c.attrs.boolean("transpose_a", False),
+    axis = c.axis(c.attrs.integer("axis", -2))
+    # The rows of the matrices lie along `axis`, their columns along the last one.
+    there = [*(i for i in range(c.x.rank - 1) if i != axis), axis, c.x.rank - 1]
+    back = [there.index(i) for i in range(c.x.rank)]
+    a, b, *more = (c.transpose(x, there) for x in c.inputs)
+    y = c.emit("mat_mul", a, b, transpose_a=c.attrs.boolean("transpose_a", False),
                transpose_b=c.attrs.boolean("transpose_b", False))  # fmt: skip
     alpha = c.attrs.real("alpha", 1.0)
     y = c.emit("mul", y, alpha) if alpha != 1.0 else y
     if c.op == "_linalg_gemm":
         beta = c.attrs.real("beta", 1.0)
-        y = c.emit("add", y, c.emit("mul", c.arg(2), beta) if beta != 1.0 else c.arg(2))
-    return y
+        y = c.emit("add", y, c.emit("mul", more[0], beta) if beta != 1.0 else more[0])
+    return c.transpose(y, back)
 
 
 @converts("_linalg_syrk")
@@ -197,17 +201,19 @@ def _diagonal(c: Call) -> Value:
 
 @converts("_linalg_extractdiag")
 def _extractdiag(c: Call) -> Result:
-    if c.attrs.integer("offset", 0):
-        raise c.fail("only offset=0 is supported")
+    if offset := c.attrs.integer("offset", 0):
+        return diagonal_of(c, offset, -2, -1)
     return _diagonal(c)
 
 
 @converts("_linalg_makediag")
 def _makediag(c: Call) -> Result:
-    if c.attrs.integer("offset", 0):
-        raise c.fail("only offset=0 is supported")
-    n = c.x.shape[-1]
-    return c.emit("mul", c.reshape(c.x, (*c.x.shape, 1)), c.const(np.eye(n), c.x.dtype))
+    n, k = c.x.shape[-1], c.attrs.integer("offset", 0)
+    x = c.reshape(c.x, (*c.x.shape, 1))
+    if k:
+        pads = ((0, 0),) * (x.rank - 2) + ((max(-k, 0), max(k, 0)), (0, 0))
+        x = c.emit("pad", x, pads=pads, mode="constant", value=0.0)
+    return c.emit("mul", x, c.const(np.eye(n + abs(k), k=k), c.x.dtype))
 
 
 @converts("_linalg_sumlogdiag")

@@ -338,6 +338,8 @@ def _pad(c: Call) -> Result:
 @converts("tile")
 def _tile(c: Call) -> Result:
     reps = c.attrs.shape("reps")
+    if any(r < (0 if c.np_shape else 1) for r in reps):
+        raise FormatError(f"{c.op} (layer {c.layer}): reps={reps} must be positive")
     x = c.x
     if len(reps) > x.rank:
         x = c.reshape(x, (1,) * (len(reps) - x.rank) + x.shape)
@@ -418,7 +420,7 @@ def _space_to_depth(c: Call) -> Result:
 def _diag(c: Call) -> Result:
     k = c.attrs.integer("k", 0)
     if c.x.rank != 1:
-        return _diagonal_of(c, k, c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
+        return diagonal_of(c, k, c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
     n = c.x.shape[0]
     size = n + abs(k)
     row = c.reshape(c.x, (n, 1))
@@ -426,7 +428,7 @@ def _diag(c: Call) -> Result:
     return c.emit("mul", row, c.const(np.eye(size, k=k), c.x.dtype))
 
 
-def _diagonal_of(c: Call, k: int, axis1: int, axis2: int) -> Value:
+def diagonal_of(c: Call, k: int, axis1: int, axis2: int) -> Value:
     """The elements whose indices along two axes differ by k, along a last axis that takes their place."""
     a, b = c.axis(axis1), c.axis(axis2)
     if a == b:
@@ -443,10 +445,10 @@ def _diagonal_of(c: Call, k: int, axis1: int, axis2: int) -> Value:
 
 @converts("_np_diagonal")
 def _np_diagonal(c: Call) -> Result:
-    return _diagonal_of(c, c.attrs.integer("offset", 0), c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
+    return diagonal_of(c, c.attrs.integer("offset", 0), c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
 
 
 @converts("_np_trace")
 def _np_trace(c: Call) -> Result:
-    y = _diagonal_of(c, c.attrs.integer("offset", 0), c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
+    y = diagonal_of(c, c.attrs.integer("offset", 0), c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
     return c.emit("sum", y, axes=(y.rank - 1,), keepdims=False)

@@ -104,7 +104,11 @@ def _correlation(c: Call) -> Result:
     parts = []
     for dy, dx in product([step * i for i in range(-(reach // step), reach // step + 1)], repeat=2):
         other = at(right, dy, dx)
-        both = c.emit("mul", first, other) if a.boolean("is_multiply", True) else c.emit("abs", c.emit("sub", first, other))
+        if a.boolean("is_multiply", True):
+            both = c.emit("mul", first, other)
+        else:  # the distance; where both are equal its slope is that of first - other
+            d = c.emit("sub", first, other)
+            both = c.g.where(c.emit("greater_equal", first, other), d, c.emit("neg", d))
         parts.append(c.emit("mean", both, axes=(1,), keepdims=True))
     y = c.g.concat(parts, 1)
     total: Value | None = None

@@ -13,6 +13,7 @@ from diptych.mxnet.gluon.parameter import DeferredInitializationError, Parameter
 from diptych.mxnet.gluon.parameter_dict import ParameterDict
 from diptych.mxnet.gluon.scope import flatten, gather, regroup
 from diptych.mxnet.ndarray.ndarray import NDArray
+from diptych.mxnet.symbol.np_symbol import NumpySymbol
 from diptych.mxnet.symbol.symbol import Symbol
 from diptych.mxnet.util import is_np_array
 
@@ -52,6 +53,7 @@ class HybridBlock(Block):
         self._cached_op_args: list[tuple[bool, Any]] = []
         self._in_format: Any = None
         self._out_format: Any = None
+        self._np_outputs: list[bool] = []  # which outputs are of the NumPy-like interface
         self._callback: Callable[..., Any] | None = None
         self._monitor_all = False
         self._graph_names: dict[str, str] = {}  # names of parameters -> those in a graph read by `load`
@@ -137,6 +139,7 @@ class HybridBlock(Block):
             with self.name_scope():
                 out = self.hybrid_forward(symbol, *grouped, **params)
             flat_out, self._out_format = flatten(out, "output")
+            self._np_outputs = [isinstance(x, NumpySymbol) for x in flat_out]
             self._cached_graph = inputs, symbol.Group(flat_out) if len(flat_out) > 1 else flat_out[0]
         return self._cached_graph  # type: ignore[no-any-return]
 
@@ -190,6 +193,8 @@ class HybridBlock(Block):
                     operands.append(p.data(ctx))
         out = cached(*operands)
         out = [out] if isinstance(out, NDArray) else out
+        if any(self._np_outputs):
+            out = [x.as_np_ndarray() if numpy_like else x.as_nd_ndarray() for x, numpy_like in zip(out, self._np_outputs)]
         return regroup(out, self._out_format)[0]
 
     def _deferred_infer_shape(self, *args: Any) -> None:

@@ -114,6 +114,12 @@ def from_dlpack(dlpack: Any) -> NDArray:
     return wrap(np.ascontiguousarray(found))
 
 
+def _known(shape: Any) -> None:
+    """Refuse what means an unknown shape outside of NumPy's shape rules."""
+    if not state.np_shape and isinstance(shape, (tuple, list)) and not shape:
+        raise MXNetError("the shape () is an unknown one; a scalar needs `with mx.np_shape():` (an array of one element is (1,))")
+
+
 def zeros(shape: Any, ctx: Context | None = None, dtype: Any = None, stype: str | None = None, **kwargs: Any) -> NDArray:
     """Zeros."""
     if stype not in (None, "default"):
@@ -123,6 +129,7 @@ def zeros(shape: Any, ctx: Context | None = None, dtype: Any = None, stype: str 
     out = kwargs.get("out")
     if out is not None:
         return out._full(0)  # type: ignore[no-any-return]
+    _known(shape)
     return _new(np.zeros(_shape(shape), _dtype(dtype)), ctx)
 
 
@@ -131,6 +138,7 @@ def ones(shape: Any, ctx: Context | None = None, dtype: Any = None, **kwargs: An
     out = kwargs.get("out")
     if out is not None:
         return out._full(1)  # type: ignore[no-any-return]
+    _known(shape)
     return _new(np.ones(_shape(shape), _dtype(dtype)), ctx)
 
 
@@ -151,7 +159,11 @@ def arange(start: float, stop: float | None = None, step: float = 1.0, repeat: i
     """Evenly spaced values in [start, stop), each `repeat` times."""
     if stop is None:
         start, stop = 0, start
-    return _new(np.repeat(np.arange(start, stop, step, dtype=np.float64), repeat).astype(_dtype(dtype)), ctx)
+    values: Any = np.arange(start, stop, step, dtype=np.float64)
+    kind = np.dtype(_dtype(dtype))
+    if kind.kind in "iu":  # as in MXNet, start and step are integers then; the count is that of the real ones
+        values = int(start) + int(step) * np.arange(len(values))
+    return _new(np.repeat(values, repeat).astype(kind), ctx)
 
 
 def linspace(start: float, stop: float, num: int, endpoint: bool = True, ctx: Context | None = None,

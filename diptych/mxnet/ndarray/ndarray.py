@@ -380,7 +380,10 @@ def _rebuild(cls: type[NDArray], content: dict[str, Any]) -> NDArray:
 
 
 def waitall() -> None:
-    """Wait for all work; work is done when a call returns."""
+    """Do all work that still waits; its errors surface here."""
+    from diptych.mxnet.tape import settle
+
+    settle(strict=True)
 
 
 def context_for_new(ctx: Context | str | None) -> Context | None:

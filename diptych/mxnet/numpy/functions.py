@@ -107,13 +107,20 @@ def array(object: Any, dtype: Any = None, ctx: Context | None = None) -> Any:
     return _new(found.astype(_kind(dtype)), ctx)
 
 
+def _rows(order: str) -> None:
+    if order != "C":
+        raise NotImplementedError(f"order {order!r} is not supported, only 'C' is")
+
+
 def zeros(shape: Any, dtype: Any = None, order: str = "C", ctx: Context | None = None) -> Any:
     """Zeros."""
+    _rows(order)
     return _new(np.zeros(shape, _kind(dtype)), ctx)
 
 
 def ones(shape: Any, dtype: Any = None, order: str = "C", ctx: Context | None = None) -> Any:
     """Ones."""
+    _rows(order)
     return _new(np.ones(shape, _kind(dtype)), ctx)
 
 
@@ -122,6 +129,7 @@ empty = zeros
 
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", ctx: Context | None = None, out: Any = None) -> Any:
     """One value everywhere."""
+    _rows(order)
     value = fill_value._data if isinstance(fill_value, NDArray) else fill_value
     return _new(np.full(shape, value, _kind(dtype)), ctx)
 

@@ -127,7 +127,9 @@ class ndarray(NDArray):
         return str(self._data)
 
     def __format__(self, spec: str) -> str:
-        return format(self._data.item() if not self._data.ndim else self, spec) if spec else str(self)
+        if spec and self._data.ndim:
+            raise TypeError("unsupported format string passed to mxnet.numpy.ndarray.__format__")
+        return format(self._data.item(), spec) if spec else str(self)
 
     def __bool__(self) -> bool:
         return bool(self._data)
@@ -171,6 +173,8 @@ class ndarray(NDArray):
 
     def copy(self, order: str = "C") -> Any:
         """A copy in memory of its own."""
+        if order != "C":
+            raise NotImplementedError(f"order {order!r} is not supported, only 'C' is")
         return operator("_np_copy", self)
 
     def reshape(self, *shape: Any, order: str = "C", **kwargs: Any) -> Any:

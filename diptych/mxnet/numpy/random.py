@@ -38,7 +38,7 @@ def seed(seed: int, ctx: Any = "all") -> None:
 
 
 def _extents(size: Any, *params: Any) -> tuple[int, ...]:
-    shape = np.broadcast_shapes(*(np.shape(_value(v)) for v in params))
+    shape = np.broadcast_shapes(*(np.shape(_value(v)) for v in params)) if params else ()
     if size is None:
         return shape
     chosen = (int(size),) if isinstance(size, (int, np.integer)) else tuple(size)
@@ -182,6 +182,8 @@ def choice(a: Any, size: Any = None, replace: bool = True, p: Any = None, ctx: A
 def multinomial(n: int, pvals: Any, size: Any = None, **kwargs: Any) -> Any:
     """Counts of n draws from categories."""
     p = np.asarray(_value(pvals), np.float64)
+    if not p.size:
+        return _new(np.zeros((*_extents(size), 0)), np.int64, kwargs.get("ctx"))
     return _new(random_state.generator().multinomial(n, p / p.sum(), size), np.int64, kwargs.get("ctx"))
 
 

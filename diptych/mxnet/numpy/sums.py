@@ -13,8 +13,8 @@ from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator
 from diptych.mxnet.numpy.moving import diagonal
 
 __all__ = [
-    "around", "average", "bincount", "blackman", "diag_indices_from", "diff", "ediff1d", "hamming", "hanning", "indices", "inner",
-    "logspace", "nan_to_num", "percentile", "polyval", "quantile", "round", "round_", "trace", "unravel_index", "vdot",
+    "around", "average", "bincount", "blackman", "copysign", "diag_indices_from", "diff", "ediff1d", "hamming", "hanning", "indices", "inner", "interp",
+    "lcm", "ldexp", "logspace", "nan_to_num", "percentile", "polyval", "quantile", "round", "round_", "trace", "unravel_index", "vdot",
 ]  # fmt: skip
 
 
@@ -207,4 +207,27 @@ def diag_indices_from(arr: Any) -> Any:
     return tuple(as_ndarray(wrap(np.asarray(i, np.int64))) for i in np.diag_indices_from(arr._data))
 
 
+def _checked(name: str, function: Any) -> Any:
+    def call(x1: Any, x2: Any, out: Any = None, **kwargs: Any) -> Any:
+        functions._checked(name, kwargs)
+        if not isinstance(x1, NDArray) and not isinstance(x2, NDArray):
+            return getattr(np, name)(x1, x2)
+        return _into(out, function(x1, x2))
+
+    call.__name__ = name
+    call.__doc__ = f"Elementwise {name}, broadcast."
+    return call
+
+
+def _constant(function: Any, x1: Any, x2: Any) -> Any:
+    """The function's values, as numbers that do not depend on anything."""
+    found = np.asarray(function(*(v._data if isinstance(v, NDArray) else v for v in (x1, x2))))
+    kind = next(v.dtype for v in (x1, x2) if isinstance(v, NDArray))
+    return as_ndarray(wrap(np.array(found, kind if kind.kind == "f" and found.dtype.kind == "f" else found.dtype, order="C")))
+
+
+lcm = _checked("lcm", lambda x1, x2: _constant(np.lcm, x1, x2))
+# |x1| with the sign of x2: x1 times a sign that stays as it is.
+copysign = _checked("copysign", lambda x1, x2: x1 * _constant(lambda a, b: np.where(np.signbit(a) == np.signbit(b), 1.0, -1.0), x1, x2))
+ldexp = _checked("ldexp", lambda x1, x2: x1 * functions.power(2.0, floating(x2) if isinstance(x2, NDArray) else x2))  # type: ignore[attr-defined]
 interp = fallback(np.interp, "interp")

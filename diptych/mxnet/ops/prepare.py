@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.errors import DiptychError
+from diptych.errors import DiptychError, InputError
 from diptych.frontends.mxnet import converters  # noqa: F401  (fills the table of converters)
 from diptych.frontends.mxnet.attributes import Attributes
 from diptych.frontends.mxnet.convert import CONVERTERS, Effects, Noise, convert_node
@@ -15,7 +15,7 @@ from diptych.frontends.mxnet.converters import ADVICE
 from diptych.frontends.mxnet.symbol_graph import SymbolNode
 from diptych.frontends.mxnet.symbol_schema import output_count
 from diptych.ir import TensorType
-from diptych.mxnet.base import MXNetError
+from diptych.mxnet.base import MXNetError, MXNetIndexError
 from diptych.mxnet.ops import live
 from diptych.mxnet.ops.program import Program
 from diptych.mxnet.ops.registry import find
@@ -56,7 +56,10 @@ class Prepared:
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """All results for operands (random inputs included)."""
-        return self.program(arrays)
+        try:
+            return self.program(arrays)
+        except InputError as error:  # an index outside of its array; shapes and types have been checked before
+            raise MXNetIndexError(f"{self.graph.name}: {error}") from error
 
     def differentiable(self) -> tuple[int, ...]:
         """The positions of visible results that a gradient can arrive at."""

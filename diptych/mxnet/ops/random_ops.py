@@ -126,3 +126,21 @@ def _multinomial(a: Attributes, p: Array) -> list[Array]:
 @host("_shuffle")
 def _shuffle(a: Attributes, x: Array) -> Array:
     return np.asarray(generator().permutation(x, 0))
+
+
+@host("_sample_unique_zipfian")
+def _unique_zipfian(a: Attributes) -> list[Array]:
+    """Different classes below range_max, each as likely as log-uniform draws make it, and how many draws that took."""
+    most = a.integer("range_max")
+    batch, count = a.shape("shape")
+    if count > most:
+        raise ValueError(f"{count} different classes cannot be drawn from {most}")
+    found, tries = np.empty((batch, count), np.int64), np.zeros(batch, np.int64)
+    for n in range(batch):
+        seen: dict[int, None] = {}
+        while len(seen) < count:
+            value = int(np.exp(generator().random() * np.log(most + 1)) - 1) % most
+            tries[n] += 1
+            seen[value] = None
+        found[n] = list(seen)
+    return [found, tries]

@@ -52,6 +52,49 @@ def _convolution(s: Shapes) -> None:
         s.put(0, (out[0], None, *(i if t == 1 else None for i, t in zip(inner, strides))))
 
 
+@_rule("transpose")
+def _transpose(s: Shapes) -> None:
+    data, out = s.ins[0], s.outs[0]
+    known = data if data is not None else out
+    if known is None:
+        return
+    axes = s.attrs.shape("axes", ()) or tuple(reversed(range(len(known))))
+    axes = tuple(a % len(known) for a in axes)
+    if data is not None:
+        out = s.outs[0] = merged(out, tuple(data[a] for a in axes))
+    if out is not None:
+        s.put(0, tuple(out[axes.index(i)] for i in range(len(axes))))
+
+
+def _kept(extent: int | None, begin: int | None, end: int | None, step: int | None) -> int | None:
+    """How many elements a slice takes of an axis; None where that is not known."""
+    if extent is None:
+        return None
+    return len(range(*slice(begin, end, step).indices(extent)))
+
+
+@_rule("slice")
+def _slice(s: Shapes) -> None:
+    data = s.ins[0]
+    if data is None:
+        return
+    begin, end = s.attrs.optional_integers("begin"), s.attrs.optional_integers("end")
+    step = (*s.attrs.optional_integers("step", ()), *(None,) * len(data))
+    found = [_kept(d, b, e, t) for d, b, e, t in zip(data, begin, end, step)]
+    s.outs[0] = merged(s.outs[0], (*found, *data[len(found) :]))
+
+
+@_rule("slice_axis")
+def _slice_axis(s: Shapes) -> None:
+    data = s.ins[0]
+    if data is None:
+        return
+    axis = s.attrs.integer("axis") % len(data)
+    out = list(data)
+    out[axis] = _kept(data[axis], s.attrs.integer("begin"), s.attrs.optional_integer("end", None), 1)
+    s.outs[0] = merged(s.outs[0], tuple(out))
+
+
 @_rule("SliceChannel")
 def _slice_channel(s: Shapes) -> None:
     data, count = s.ins[0], s.attrs.integer("num_outputs")
