@@ -9,7 +9,7 @@ import numpy as np
 from diptych.errors import TypeRuleError
 from diptych.ir.types import DTYPES, numpy_dtype
 from diptych.ops.base import Elementwise, S, op
-from diptych.ops.pointwise import FLOATS, Grads, Values
+from diptych.ops.pointwise import Grads, Values
 
 if TYPE_CHECKING:
     from diptych.codegen.math import Math, Val

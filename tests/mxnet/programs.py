@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from more_programs import MORE
 
 Arrays = dict[str, Any]
 
@@ -180,7 +181,7 @@ def executor(mx: Any) -> Arrays:
     return out
 
 
-PROGRAMS = {f.__name__: f for f in (losses, batch_norm, steps, matrices, recurrent, training, executor)}
+PROGRAMS = {f.__name__: f for f in (losses, batch_norm, steps, matrices, recurrent, training, executor)} | MORE
 
 if __name__ == "__main__":
     import mxnet

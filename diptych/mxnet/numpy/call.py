@@ -13,7 +13,7 @@ from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.ops.registry import spell
 from diptych.mxnet.tape import state
 
-__all__ = ["as_ndarray", "fallback", "is_symbol", "is_tensor", "operator", "tensors"]
+__all__ = ["as_ndarray", "fallback", "is_symbol", "is_tensor", "operator", "tensors", "without_gradient"]
 
 
 def is_symbol(x: Any) -> bool:
@@ -70,13 +70,14 @@ def floating(x: Any) -> Any:
     return x if x._data.dtype.kind == "f" else operator("Cast", x, dtype="float32")
 
 
-def _plain(x: Any) -> Any:
+def without_gradient(x: Any) -> Any:
+    """The NumPy array of an argument; an error where a gradient would be lost."""
     if isinstance(x, NDArray):
         if state.recording and x._entry is not None:
             raise MXNetError("this function has no gradient here; call it outside of autograd.record(), or on x.detach()")
         return x._data
     if isinstance(x, (list, tuple)):
-        return type(x)(_plain(v) for v in x)
+        return type(x)(without_gradient(v) for v in x)
     return x
 
 
@@ -101,7 +102,7 @@ def fallback(function: Any, name: str) -> Any:
         if any(is_symbol(v) for v in (*args, *kwargs.values())):
             raise MXNetError(f"np.{name} is there for arrays only, not for symbols")
         wide = any(v._data.dtype == np.float64 for v in operands) or kwargs.get("dtype") in (np.float64, "float64")
-        result = _wrapped(function(*(_plain(a) for a in args), **{k: _plain(v) for k, v in kwargs.items()}), wide)
+        result = _wrapped(function(*(without_gradient(a) for a in args), **{k: without_gradient(v) for k, v in kwargs.items()}), wide)
         if out is not None:
             out[...] = result
             return out

@@ -9,7 +9,7 @@ import numpy as np
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.numpy import functions
-from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator
+from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator, without_gradient
 from diptych.mxnet.numpy.moving import diagonal
 
 __all__ = [
@@ -144,8 +144,8 @@ def _quantiles(name: str, scale: float) -> Any:
              keepdims: bool = False) -> Any:  # fmt: skip
         if overwrite_input is not None:
             raise NotImplementedError("overwrite_input is not supported yet")
+        values = without_gradient(a)
         points = (q._data if isinstance(q, NDArray) else np.asarray(q)).astype(np.float64) / scale
-        values = a._data
         kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
         found = np.quantile(values.astype(np.float64), points, axis=axis, method=interpolation, keepdims=bool(keepdims))
         return _into(out, as_ndarray(wrap(np.array(found, kind, order="C"))))
@@ -162,7 +162,7 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
     """How often each number occurs, or the sum of its weights."""
     if minlength < 0:
         raise ValueError("Minlength value should greater than 0")
-    found = np.bincount(x._data, None if weights is None else weights._data, minlength)
+    found = np.bincount(x._data, None if weights is None else without_gradient(weights), minlength)
     return as_ndarray(wrap(found.astype(np.int64 if weights is None else weights.dtype)))
 
 

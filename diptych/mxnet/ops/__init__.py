@@ -7,4 +7,14 @@ __all__ = ["load_all"]
 
 def load_all() -> None:
     """Fill the tables of `diptych.mxnet.ops.live`."""
-    from diptych.mxnet.ops import contrib_ops, ctc, densities, linalg, numpy_linalg, random_ops, training, update, vision_ops  # noqa: F401
+    from diptych.mxnet.ops import (  # noqa: F401
+        contrib_ops,
+        ctc,
+        densities,
+        linalg,
+        numpy_linalg,
+        random_ops,
+        training,
+        update,
+        vision_ops,
+    )

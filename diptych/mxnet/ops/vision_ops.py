@@ -153,8 +153,9 @@ def quantize(a: Attributes, x: Array, low: Array, high: Array) -> list[Array]:
 def dequantize(a: Attributes, x: Array, low: Array, high: Array) -> Array:
     if x.dtype == np.uint8:
         return (x * ((high - low) / 255.0) + low).astype(np.float32)
-    bound = np.maximum(np.abs(low), np.abs(high))
-    return (x * (bound / (127.0 if x.dtype == np.int8 else 2147483647.0))).astype(np.float32)
+    if x.dtype == np.int8:
+        return (x * ((high - low) / 255.0)).astype(np.float32)
+    return (x * (np.maximum(np.abs(low), np.abs(high)) / 2147483647.0)).astype(np.float32)
 
 
 # -- special functions ----------------------------------------------------------------------------------------------------

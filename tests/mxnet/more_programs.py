@@ -1,0 +1,164 @@
+"""More programs for `programs.py`: operators, integer gradients, and the NumPy-like interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, Any]
+
+
+def _keeper(mx: Any) -> tuple[Arrays, Any]:
+    """A dictionary, and a function that puts an operator's result and the gradients of its operands into it."""
+    out: Arrays = {}
+
+    def keep(name: str, f: Any, *xs: Any, wrt: int | None = None) -> None:
+        chosen = xs[: len(xs) if wrt is None else wrt]
+        for x in chosen:
+            x.attach_grad()
+        with mx.autograd.record():
+            y = f(*xs)
+            y = y[0] if isinstance(y, (list, tuple)) else y
+        y.backward()
+        out[f"{name}_y"] = y.asnumpy()
+        for i, x in enumerate(chosen):
+            out[f"{name}_d{i}"] = x.grad.asnumpy()
+
+    return out, keep
+
+
+def windows(mx: Any) -> Arrays:
+    """Columns of patches and back, correlation, sampling, regions."""
+    nd, rng = mx.nd, np.random.RandomState(3)
+    out, keep = _keeper(mx)
+
+    def draw(*shape: int) -> Any:
+        return nd.array(rng.randn(*shape))
+
+    for i, kw in enumerate([{"kernel": (3, 3)}, {"kernel": (2, 3), "stride": (2, 1), "pad": (1, 2), "dilate": (2, 1)}]):
+        keep(f"im2col{i}", lambda x, kw=kw: nd.im2col(x, **kw), draw(2, 3, 7, 6))
+        columns = nd.im2col(draw(2, 3, 7, 6), **kw)
+        keep(f"col2im{i}", lambda x, kw=kw: nd.col2im(x, output_size=(7, 6), **kw), draw(*columns.shape))
+    for i, kw in enumerate([{"kernel_size": 1, "max_displacement": 2, "pad_size": 2},
+                            {"kernel_size": 3, "max_displacement": 2, "stride1": 2, "stride2": 2, "pad_size": 3},
+                            {"kernel_size": 1, "max_displacement": 1, "pad_size": 1, "is_multiply": False}]):  # fmt: skip
+        keep(f"correlation{i}", lambda x, y, kw=kw: nd.Correlation(x, y, **kw), draw(2, 3, 8, 9), draw(2, 3, 8, 9))
+    grid = nd.array(rng.uniform(-1.2, 1.2, (2, 2, 4, 5)))
+    keep("sampler", lambda x, g: nd.BilinearSampler(x, g), draw(2, 3, 6, 7), grid)
+    affine = nd.array([[0.9, 0.1, 0.05, -0.2, 1.1, 0.03]] * 2)
+    keep("transformer", lambda x, t: nd.SpatialTransformer(x, t, target_shape=(4, 5), transform_type="affine",
+                                                           sampler_type="bilinear"), draw(2, 3, 6, 7), affine)  # fmt: skip
+    rois = nd.array([[0, 1, 2, 10, 12], [1, 0, 0, 13, 9], [0, 3, 3, 4, 4]])
+    keep("roi_pool", lambda x: nd.ROIPooling(x, rois, pooled_size=(2, 3), spatial_scale=0.5), draw(2, 4, 8, 8))
+    keep("roi_align", lambda x: nd.contrib.ROIAlign(x, rois, pooled_size=(2, 3), spatial_scale=0.5, sample_ratio=2), draw(2, 4, 8, 8))
+    keep("psroi", lambda x: nd.contrib.PSROIPooling(data=x, rois=rois, output_dim=2, pooled_size=3, group_size=3, spatial_scale=0.5),
+         draw(2, 18, 8, 8))  # fmt: skip
+    return out
+
+
+def densities(mx: Any) -> Arrays:
+    """Densities of distributions and special functions, with gradients."""
+    nd, rng = mx.nd, np.random.RandomState(4)
+    out, keep = _keeper(mx)
+    positive, counts = rng.uniform(0.3, 2, (2, 3)), rng.randint(0, 5, (2, 3))
+    cases = {
+        "uniform": ([[0.1, 0.2], [2.5, 2.0]], positive), "normal": ([[0.1, 0.5], [1.0, 2.0]], positive),
+        "gamma": ([[2.0, 3.0], [1.5, 0.7]], positive), "exponential": ([[1.0, 2.0]], positive),
+        "poisson": ([[1.0, 2.0]], counts), "negative_binomial": ([[3.0, 2.0], [0.4, 0.6]], counts),
+        "generalized_negative_binomial": ([[3.0, 2.0], [0.4, 0.6]], counts),
+    }  # fmt: skip
+    for name, (parameters, x) in cases.items():
+        for log in (False, True):
+            keep(f"{name}{log}", lambda *xs, name=name, log=log: getattr(nd, f"random_pdf_{name}")(*xs, is_log=log),
+                 nd.array(x), *map(nd.array, parameters))  # fmt: skip
+    keep("dirichlet", lambda x, a: nd.random_pdf_dirichlet(x, a), nd.array(rng.dirichlet([1, 2, 3], (2, 4))),
+         nd.array([[1.0, 2, 3], [2, 2, 1.5]]))  # fmt: skip
+    keep("gamma_function", nd.gamma, nd.array([0.3, 1.5, 4.2]))
+    keep("gammaln", nd.gammaln, nd.array([0.3, 1.5, 40.2]))
+    return out
+
+
+def integers(mx: Any) -> Arrays:
+    """Gradients of arrays of integers; operators whose types are integers."""
+    nd = mx.nd
+    out, keep = _keeper(mx)
+
+    def x() -> Any:
+        return nd.array([[3, 1, 2], [7, 5, 6]], dtype="int32")
+
+    keep("product", lambda a: a * a + 3 * a, x())
+    keep("topk", lambda a: nd.topk(a, k=2, ret_typ="value"), x())
+    keep("cast", lambda a: a.astype("float32") * 2.5, x())
+    keep("where", lambda a: nd.where(a > 2, a, a * 5), x())
+    keep("take", lambda a: nd.take(a, nd.array([1, 1])), x())
+    out["arange"] = nd.arange(1.3, 20.6, 1.3, dtype="int32").asnumpy()
+    out["unravel"] = nd.unravel_index(nd.array([5, 17, 3]), shape=(-1, 4)).asnumpy()
+    out["gather"] = nd.gather_nd(nd.array([[0, 1, 2], [3, 4, 5]]), nd.array([[0, 1, -1], [0, 1, -2]])).asnumpy()
+    quantized = nd.contrib.quantize(nd.array([[0.1392, 0.5928], [-0.6027, 0.8579]]), nd.array([-0.7]), nd.array([1.0]), out_type="int8")
+    out["quantized"], out["low"], out["high"] = (q.asnumpy() for q in quantized)
+    out["restored"] = nd.contrib.dequantize(*quantized, out_type="float32").asnumpy()
+    return out
+
+
+def shapes(mx: Any) -> Arrays:
+    """Diagonals, products along other axes, several results."""
+    nd, rng = mx.nd, np.random.RandomState(5)
+    out, keep = _keeper(mx)
+
+    def draw(*shape: int) -> Any:
+        return nd.array(rng.randn(*shape))
+
+    for k in (-1, 0, 2):
+        keep(f"diag{k}", lambda x, k=k: nd.diag(x, k=k), draw(3, 5))
+        keep(f"diag3{k}", lambda x, k=k: nd.diag(x, k=k, axis1=2, axis2=0), draw(4, 2, 5))
+        keep(f"extract{k}", lambda x, k=k: nd.linalg.extractdiag(x, offset=k), draw(2, 4, 4))
+        keep(f"make{k}", lambda x, k=k: nd.linalg.makediag(x, offset=k), draw(2, 3))
+    keep("gemm", lambda a, b, c: nd.linalg.gemm(a, b, c, axis=0, alpha=2.0, beta=0.5), draw(3, 2, 4), draw(4, 2, 5), draw(3, 2, 5))
+    square = rng.randn(4, 4)
+    keep("syevd", lambda x: nd.linalg.syevd(x)[1], nd.array(square + square.T))
+    out["vectors"] = nd.linalg.syevd(nd.array(square + square.T))[0].asnumpy()
+    for i, y in enumerate(nd.GroupNorm(draw(2, 6, 3, 3), nd.ones((3,)), nd.zeros((3,)), num_groups=3, output_mean_var=True)):
+        out[f"group{i}"] = y.asnumpy()
+    keep("prelu", lambda x, g: nd.LeakyReLU(x, g, act_type="prelu"), draw(2, 3, 4, 5), draw(2, 3))
+    return out
+
+
+def numpy_like(mx: Any) -> Arrays:
+    """`mx.np`: movement, sums of products and linear algebra, with gradients."""
+    np_, rng = mx.np, np.random.RandomState(6)
+    mx.npx.set_np()
+    try:
+        out, keep = _keeper(mx)
+
+        def draw(*shape: int) -> Any:
+            return np_.array(rng.randn(*shape))
+
+        keep("trace", lambda x: np_.trace(x, offset=1), draw(3, 4))
+        keep("diagonal", lambda x: np_.diagonal(x, offset=-1, axis1=2, axis2=0), draw(4, 2, 5))
+        keep("diag", lambda x: np_.diag(x, k=1), draw(3))
+        keep("rot90", lambda x: np_.rot90(x, 2, axes=(0, 1)) * draw(3, 5), draw(3, 5))
+        keep("tril", lambda x: np_.tril(x, k=-1), draw(2, 4, 4))
+        out["delete"] = np_.delete(draw(3, 4), slice(1, 3), axis=1).asnumpy()
+        out["insert"] = np_.insert(draw(3, 4), 1, draw(4), axis=0).asnumpy()
+        keep("diff", lambda x: np_.diff(x, n=2, axis=0) ** 2, draw(5, 3))
+        keep("average", lambda x, w: np_.average(x, axis=1, weights=w), draw(3, 4), np_.array(rng.uniform(1, 2, (3, 4))))
+        keep("polyval", lambda p, x: np_.polyval(p, x), draw(4), draw(2, 3))
+        keep("einsum", lambda a, b, c: np_.einsum("ij,jk,kl->il", a, b, c), draw(2, 3), draw(3, 4), draw(4, 2))
+        keep("einsum_trace", lambda a: np_.einsum("ii", a), draw(3, 3))
+        square, positive = rng.randn(2, 3, 3), rng.randn(2, 3, 3)
+        positive = positive @ np.swapaxes(positive, 1, 2) + 3 * np.eye(3)
+        keep("inv", np_.linalg.inv, np_.array(square))
+        keep("det", np_.linalg.det, np_.array(square))
+        keep("cholesky", np_.linalg.cholesky, np_.array(positive))
+        keep("solve", np_.linalg.solve, np_.array(positive), draw(2, 3, 2))
+        keep("values", lambda x: np_.linalg.svd(x)[1], draw(3, 4))
+        keep("reshape", lambda x: mx.npx.reshape(x, (-4, -1, 3, -6), reverse=True), draw(8, 5, 4, 6))
+        out["mean"] = np_.mean(np_.array([[1, 2], [4, 7]], dtype="int32")).asnumpy()
+        out["both"] = np_.add(np_.array([True, False]), np_.array([True, True])).asnumpy()
+        return out
+    finally:
+        mx.npx.reset_np()
+
+
+MORE = {f.__name__: f for f in (windows, densities, integers, shapes, numpy_like)}
