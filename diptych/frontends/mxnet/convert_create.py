@@ -68,7 +68,7 @@ def _arange(c: Call) -> Result:
             start, stop = 0.0, start
         values = np.arange(start, stop, step, dtype=np.float64)
     if c.dtype()[0] in "iu":  # as in MXNet, start and step are integers then; the count is that of the real ones
-        values = int(start) + int(step) * np.arange(len(values))
+        return c.const(np.repeat(int(start) + int(step) * np.arange(len(values)), repeat), c.dtype())
     return c.const(np.repeat(values, repeat), c.dtype())
 
 

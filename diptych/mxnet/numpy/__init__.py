@@ -22,12 +22,6 @@ _NP = type("_np", (), {})
 __all__ = ["linalg", "ndarray", "random"]
 
 
-def __getattr__(self, name: str) -> Any:
-        return fallback(getattr(_numpy.linalg, name), name)
-
-
-
-
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)

@@ -18,13 +18,13 @@ __all__ = ["as_ndarray", "fallback", "is_symbol", "is_tensor", "operator", "tens
 
 def is_symbol(x: Any) -> bool:
     """Whether x is a symbol: these functions build graphs of symbols as they compute with arrays."""
-    module = sys.modules.get("diptych.mxnet.symbol.symbol")  # where it is not loaded, nothing is a symbol
+    module: Any = sys.modules.get("diptych.mxnet.symbol.symbol")  # where it is not loaded, nothing is a symbol
     return hasattr(module, "Symbol") and isinstance(x, module.Symbol)
 
 
 def tensors() -> tuple[type, ...]:
     """The classes of arrays and symbols."""
-    module = sys.modules.get("diptych.mxnet.symbol.symbol")
+    module: Any = sys.modules.get("diptych.mxnet.symbol.symbol")
     return (NDArray, module.Symbol) if hasattr(module, "Symbol") else (NDArray,)
 
 

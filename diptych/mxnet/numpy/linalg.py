@@ -95,6 +95,9 @@ def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
     return operator("_npi_tensorsolve", floating(a), floating(b), a_axes=None if axes is None else tuple(axes))
 
 
+eig, eigh, eigvals, eigvalsh, pinv = (fallback(getattr(np.linalg, n), n) for n in ("eig", "eigh", "eigvals", "eigvalsh", "pinv"))
+
+
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)

@@ -147,7 +147,8 @@ def _quantiles(name: str, scale: float) -> Any:
         values = without_gradient(a)
         points = (q._data if isinstance(q, NDArray) else np.asarray(q)).astype(np.float64) / scale
         kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
-        found = np.quantile(values.astype(np.float64), points, axis=axis, method=interpolation, keepdims=bool(keepdims))
+        found = np.quantile(values.astype(np.float64), points, axis=axis, method=interpolation,  # type: ignore[call-overload]
+                            keepdims=bool(keepdims))
         return _into(out, as_ndarray(wrap(np.array(found, kind, order="C"))))
 
     call.__name__ = name

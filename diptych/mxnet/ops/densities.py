@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from diptych.frontends.mxnet.attributes import Attributes
     from diptych.ir import Array
 
-Parts = "tuple[Array, list[Array | float]]"  # the logarithm of the density, and its slopes in sample and parameters
-
-
+# Each of these gives the logarithm of the density, and its slopes in the sample and in the parameters.
 def _uniform(x: Array, low: Array, high: Array) -> Any:
     width = high - low
     return -np.log(width) + 0 * x, [0 * x, 1 / width + 0 * x, -1 / width + 0 * x]
@@ -55,7 +53,8 @@ def _generalized(x: Array, mu: Array, alpha: Array) -> Any:
 
 
 def _summed(d: Array, shape: tuple[int, ...]) -> Array:
-    return d.sum(tuple(range(len(shape), d.ndim)))
+    found: Array = d.sum(tuple(range(len(shape), d.ndim)))
+    return found
 
 
 def _density(name: str, parts: Callable[..., Any]) -> None:
@@ -77,8 +76,9 @@ def _density(name: str, parts: Callable[..., Any]) -> None:
     host_gradient(f"_random_pdf_{name}")(back)
 
 
-for _name, _parts in {"uniform": _uniform, "normal": _normal, "gamma": _gamma, "exponential": _exponential, "poisson": _poisson,
-                      "negative_binomial": _negative_binomial, "generalized_negative_binomial": _generalized}.items():  # fmt: skip
+_PARTS: dict[str, Callable[..., Any]] = {"uniform": _uniform, "normal": _normal, "gamma": _gamma, "exponential": _exponential, "poisson": _poisson,
+                      "negative_binomial": _negative_binomial, "generalized_negative_binomial": _generalized}  # fmt: skip
+for _name, _parts in _PARTS.items():
     _density(_name, _parts)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diptych.frontends.mxnet.attributes import parse_value
 from diptych.mxnet.ops.live import host, host_gradient
 from diptych.mxnet.ops.registry import register_operator
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from diptych.frontends.mxnet.attributes import Attributes
     from diptych.ir import Array
 
-Arrays = "Sequence[Array]"
-
-
 def _t(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
 
@@ -32,7 +28,8 @@ def _summed(x: Array, shape: tuple[int, ...]) -> Array:
     """The sum over what was broadcast from `shape`."""
     extra = x.ndim - len(shape)
     x = x.sum(tuple(range(extra)))
-    return x.sum(tuple(i for i, d in enumerate(shape) if d == 1 and x.shape[i] != 1), keepdims=True)
+    found: Array = x.sum(tuple(i for i, d in enumerate(shape) if d == 1 and x.shape[i] != 1), keepdims=True)
+    return found
 
 
 def _half(x: Array) -> Array:
@@ -175,5 +172,3 @@ def einsum_gradient(a: Attributes, xs: Sequence[Array], ys: Sequence[Array], ds:
         out.append(_summed(full, x.shape))
     return out
 
-
-_ = parse_value

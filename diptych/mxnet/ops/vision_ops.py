@@ -73,7 +73,8 @@ def _weights(at: Array, extent: int) -> Array:
     """How much of each pixel a bilinear sample at these positions takes; positions over a pixel outside take nothing."""
     inside = (at >= -1) & (at <= extent)
     place = np.clip(at, 0, extent - 1)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(extent))) * inside[:, None]
+    found: Array = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(extent))) * inside[:, None]
+    return found
 
 
 def _cells(low: float, high: float, count: int, extent: int) -> list[tuple[int, int]]:

@@ -52,20 +52,6 @@ def _convolution(s: Shapes) -> None:
         s.put(0, (out[0], None, *(i if t == 1 else None for i, t in zip(inner, strides))))
 
 
-@_rule("transpose")
-def _transpose(s: Shapes) -> None:
-    data, out = s.ins[0], s.outs[0]
-    known = data if data is not None else out
-    if known is None:
-        return
-    axes = s.attrs.shape("axes", ()) or tuple(reversed(range(len(known))))
-    axes = tuple(a % len(known) for a in axes)
-    if data is not None:
-        out = s.outs[0] = merged(out, tuple(data[a] for a in axes))
-    if out is not None:
-        s.put(0, tuple(out[axes.index(i)] for i in range(len(axes))))
-
-
 def _kept(extent: int | None, begin: int | None, end: int | None, step: int | None) -> int | None:
     """How many elements a slice takes of an axis; None where that is not known."""
     if extent is None:

@@ -101,17 +101,17 @@ class NumpySymbol(Symbol):
         chosen = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
         return operator("_np_transpose", self, axes=tuple(chosen) if chosen and chosen[0] is not None else None)
 
-    def flatten(self, order: str = "C", **kwargs: Any) -> Any:
+    def flatten(self, order: Any = "C", **kwargs: Any) -> Any:  # type: ignore[override]
         """The symbol with one axis."""
         return operator("_np_reshape", self, newshape=(-1,), order=order)
 
     ravel = flatten
 
-    def expand_dims(self, axis: int, **kwargs: Any) -> Any:
+    def expand_dims(self, axis: int, inplace: bool = False, **kwargs: Any) -> Any:
         """An axis of extent 1 put in."""
         return operator("expand_dims", self, axis=axis)
 
-    def squeeze(self, axis: Any = None, **kwargs: Any) -> Any:
+    def squeeze(self, axis: Any = None, inplace: bool = False, **kwargs: Any) -> Any:
         """The symbol without axes of extent 1."""
         return operator("_np_squeeze", self, axis=axis)
 
