@@ -250,6 +250,7 @@ def _split_v2(c: Call) -> Result:
         bounds = [i * (extent // sections) for i in range(sections)]
     else:
         bounds = list(c.attrs.shape("indices"))
+    bounds = [min(a, extent) for a in bounds]
     parts = [cut(c, c.x, axis, a, b) for a, b in zip(bounds, [*bounds[1:], extent])]
     if c.attrs.boolean("squeeze_axis", False):
         parts = [c.reshape(p, p.shape[:axis] + p.shape[axis + 1 :]) for p in parts]

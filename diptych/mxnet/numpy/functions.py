@@ -228,6 +228,8 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
 
 def matmul(a: Any, b: Any, out: Any = None) -> Any:
     """NumPy's matmul."""
+    if not a.ndim or not b.ndim:
+        raise MXNetError("np.matmul takes no scalars; multiply with *")
     return operator("_npi_matmul" if a.ndim > 1 and b.ndim > 1 else "_np_dot", a, b, out=out)
 
 

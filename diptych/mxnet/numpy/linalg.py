@@ -72,12 +72,12 @@ def inv(a: Any) -> Any:
 
 def det(a: Any) -> Any:
     """The determinant."""
-    return operator("_linalg_det", floating(a))
+    return as_ndarray(operator("_linalg_det", floating(a))).reshape(a.shape[:-2])
 
 
 def slogdet(a: Any) -> Any:
     """Sign and logarithm of the determinant."""
-    return tuple(operator("_linalg_slogdet", floating(a)))
+    return tuple(as_ndarray(x).reshape(a.shape[:-2]) for x in operator("_linalg_slogdet", floating(a)))
 
 
 def solve(a: Any, b: Any) -> Any:

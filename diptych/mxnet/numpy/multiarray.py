@@ -193,6 +193,8 @@ class ndarray(NDArray):
     def transpose(self, *axes: Any, **kwargs: Any) -> Any:
         """The array with its axes permuted."""
         chosen = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+        if len(set(chosen)) != len(chosen):
+            raise ValueError(f"repeated axis in transpose: {tuple(chosen)}")
         return operator("_np_transpose", self, axes=tuple(chosen) if chosen and chosen[0] is not None else None)
 
     def expand_dims(self, axis: int, inplace: bool = False) -> Any:
@@ -202,6 +204,12 @@ class ndarray(NDArray):
     def squeeze(self, axis: Any = None, inplace: bool = False) -> Any:
         """The array without axes of extent 1."""
         return operator("_np_squeeze", self, axis=axis)
+
+    def clip(self, min: Any = None, max: Any = None, out: Any = None, **kwargs: Any) -> Any:
+        """The elements brought into a range."""
+        from diptych.mxnet import numpy
+
+        return numpy.clip(self, min, max, out)
 
     def as_np_ndarray(self) -> Any:
         """The array itself."""
@@ -227,7 +235,7 @@ def function_method(name: str) -> Any:
 
 OPERATORS = ("add", "sub", "mul", "truediv", "mod", "pow", "and", "or", "xor")
 COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le")
-METHODS = ["sum", "mean", "max", "min", "prod", "std", "var", "argmax", "argmin", "cumsum", "dot", "clip", "repeat", "take", "swapaxes", "any", "all", "round", "abs", "exp", "log", "sqrt", "square", "tile", "sort", "argsort", "nonzero", "split", "sin", "cos", "tanh", "broadcast_to", "broadcast_like", "floor", "ceil", "sign", "diag", "diagonal", "trace"]
+METHODS = ["sum", "mean", "max", "min", "prod", "std", "var", "argmax", "argmin", "cumsum", "dot", "repeat", "take", "swapaxes", "any", "all", "round", "abs", "exp", "log", "sqrt", "square", "tile", "sort", "argsort", "nonzero", "split", "sin", "cos", "tanh", "broadcast_to", "broadcast_like", "floor", "ceil", "sign", "diag", "diagonal", "trace"]
 for _name in OPERATORS:
     setattr(ndarray, f"__{_name}__", operator_method(_name))
     setattr(ndarray, f"__r{_name}__", operator_method(_name, reverse=True))

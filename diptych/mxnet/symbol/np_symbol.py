@@ -101,6 +101,12 @@ class NumpySymbol(Symbol):
         chosen = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
         return operator("_np_transpose", self, axes=tuple(chosen) if chosen and chosen[0] is not None else None)
 
+    def clip(self, min: Any = None, max: Any = None, out: Any = None, **kwargs: Any) -> Any:
+        """The elements brought into a range."""
+        from diptych.mxnet.symbol import numpy
+
+        return numpy.clip(self, min, max)
+
     def flatten(self, order: Any = "C", **kwargs: Any) -> Any:  # type: ignore[override]
         """The symbol with one axis."""
         return operator("_np_reshape", self, newshape=(-1,), order=order)
