@@ -51,7 +51,7 @@ def test_names_attributes_and_files() -> None:
     again = sym.load_json(y.tojson())
     assert again.tojson() == y.tojson() and again.attr_dict() == y.attr_dict()
     with pytest.raises(MXNetError, match="Cannot find argument 'foo'"):
-        sym.relu(x, attr={"foo": "1"})
+        sym.clip(x, 0, 1, attr={"foo": "1"})
 
 
 def test_composition_and_parts() -> None:
