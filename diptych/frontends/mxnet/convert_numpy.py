@@ -26,7 +26,12 @@ def _axes(c: Call) -> tuple[int, ...]:
 def _floating(c: Call) -> tuple[Value, str]:
     """The operand as floats, and the element type of the result: the attribute's, else float32 for integers."""
     wanted = c.dtype("dtype", c.x.dtype if is_float(c.x) else "f32")
-    return c.cast(c.x, wanted if wanted in ("f32", "f64", "f16") else c.x.dtype if is_float(c.x) else "f32"), wanted
+    return c.cast(c.x, _summed_in(c.x.dtype, wanted)), wanted
+
+
+def _summed_in(given: str, wanted: str) -> str:
+    """The float type to add up in: the wider one, but float32 for float16."""
+    return "f64" if "f64" in (given, wanted) else "f32"
 
 
 def _no_initial(c: Call) -> None:
@@ -38,6 +43,10 @@ def _no_initial(c: Call) -> None:
 def _mean(c: Call) -> Result:
     _no_initial(c)
     x, wanted = _floating(c)
+    if wanted[0] in "iu":  # as in NumPy, the sum wraps around in that type
+        total = c.emit("sum", c.cast(c.x, wanted), axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False))
+        count = c.x.type.size // max(1, total.type.size)
+        return c.cast(c.emit("div", c.cast(total, "f64"), float(max(1, count))), wanted)
     return c.cast(c.emit("mean", x, axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False)), wanted)
 
 
@@ -61,7 +70,10 @@ def _folded(op: str, name: str) -> None:
     def convert(c: Call) -> Result:
         _no_initial(c)
         wanted = c.dtype("dtype", "i64" if c.x.dtype == "bool" and op in ("sum", "prod") else c.x.dtype)
-        x = c.cast(c.x, "i64" if wanted == "bool" else wanted)
+        if op in ("sum", "prod") and is_float(c.x) and wanted[0] in "fb":
+            x = c.cast(c.x, _summed_in(c.x.dtype, wanted))
+        else:
+            x = c.cast(c.x, "i64" if wanted == "bool" else wanted)
         axes = _axes(c)
         return c.cast(c.emit(op, x, axes=axes, keepdims=c.attrs.boolean("keepdims", False)), wanted) if axes else c.cast(x, wanted)
 

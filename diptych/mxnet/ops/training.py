@@ -48,7 +48,8 @@ def _batch_norm(c: Call) -> Result:
         moved = c.emit("add", c.emit("mul", old, momentum), c.emit("mul", c.cast(new, old.dtype), 1.0 - momentum))
         c.update(i, moved, later=True)
     y = c.cast(y, c.x.dtype)
-    return y if c.outputs == 1 else (y, flat_mean, c.reshape(scale, moving_var.shape))
+    third = flat_var if c.op == "_contrib_SyncBatchNorm" else c.reshape(scale, moving_var.shape)  # as in MXNet
+    return y if c.outputs == 1 else (y, flat_mean, third)
 
 
 # -- noise ----------------------------------------------------------------------------------------------------------
