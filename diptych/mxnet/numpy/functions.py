@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builtins import all as all_  # `all` and `any` of this module are those of arrays
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def full_like(a: Any, fill_value: Any, dtype: Any = None, **kwargs: Any) -> Any:
 def _reduction(name: str, op: str, to_float: bool = False) -> Any:
     def call(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False, **kwargs: Any) -> Any:
         if axis == ():
-            return a
+            return a if dtype is None else a.astype(dtype)
         if name in ("max", "min"):
             return operator(op, a, out=out, axis=axis, keepdims=keepdims)
         return operator(op, floating(a) if to_float else a, out=out, axis=axis, keepdims=keepdims, dtype=dtype, **kwargs)
@@ -255,9 +256,9 @@ def _is_product(subscripts: str) -> bool:
     """Whether the subscripts say a batched product of two matrices, which is compiled."""
     inputs, _, result = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    if not result or len(terms) != 2 or "." in subscripts or any(len(set(t)) != len(t) for t in (*terms, result)):
+    if not result or len(terms) != 2 or "." in subscripts or not all_(len(set(t)) == len(t) for t in (*terms, result)):
         return False
-    return not any(ch not in other and ch not in result for t, other in (terms, terms[::-1]) for ch in t)
+    return all_(ch in other or ch in result for t, other in (terms, terms[::-1]) for ch in t)
 
 
 def outer(a: Any, b: Any) -> Any:
@@ -416,8 +417,9 @@ def copy(a: Any) -> Any:
     return operator("_np_copy", a)
 
 
-def arctan2(x1: Any, x2: Any, out: Any = None) -> Any:
+def arctan2(x1: Any, x2: Any, out: Any = None, **kwargs: Any) -> Any:
     """The angle of points."""
+    _checked("arctan2", kwargs)
     x1, x2 = (v if isinstance(v, NDArray) else array(v) for v in (x1, x2))
     return operator("_npi_arctan2", x1, x2, out=out)
 
@@ -428,6 +430,6 @@ def broadcast_like(a: Any, other: Any) -> Any:
 
 
 __all__ = [n for n in globals() if not n.startswith("_") and n not in (
-    "annotations", "Any", "np", "CONVERTERS", "dtype_name", "Context", "wrap", "NDArray", "context_for_new", "as_ndarray",
+    "annotations", "all_", "Any", "np", "CONVERTERS", "dtype_name", "Context", "wrap", "NDArray", "context_for_new", "as_ndarray",
     "fallback", "floating", "operator", "binary", "ndarray")]  # fmt: skip
 _ = ndarray

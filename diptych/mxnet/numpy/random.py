@@ -139,6 +139,8 @@ def _scaled(name: str, parameter: str, rule: Any) -> Any:
     def draw(*args: Any, size: Any = None, ctx: Any = None, out: Any = None, **kwargs: Any) -> Any:
         given = dict(zip((parameter, "size"), args)) | kwargs
         p, size, dtype = given.get(parameter, 1.0), given.get("size", size), given.get("dtype")
+        if parameter == "a":
+            _checked(np.asarray(_value(p)) > 0, f"{name}: a must be positive")
         _checked(np.asarray(_value(p)) >= 0, f"{name}: {parameter} must not be negative")
         z = random_state.generator().standard_exponential(_extents(size, p))
         if isinstance(p, NDArray):

@@ -11,10 +11,11 @@ from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.numpy import functions
 from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator, without_gradient
 from diptych.mxnet.numpy.moving import diagonal
+from diptych.mxnet.tape import state
 
 __all__ = [
     "around", "average", "bincount", "blackman", "copysign", "diag_indices_from", "diff", "ediff1d", "hamming", "hanning", "indices", "inner", "interp",
-    "lcm", "ldexp", "logspace", "nan_to_num", "percentile", "polyval", "quantile", "round", "round_", "trace", "unravel_index", "vdot",
+    "isneginf", "isposinf", "lcm", "ldexp", "logspace", "nan_to_num", "percentile", "polyval", "quantile", "round", "round_", "trace", "unravel_index", "vdot",
 ]  # fmt: skip
 
 
@@ -93,7 +94,6 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
         parts.insert(0, flat(to_begin))
     if to_end is not None:
         parts.append(flat(to_end))
-    parts = [p for p in parts if p.size] or parts[:1]
     return operator("_npi_concatenate", *parts, num_args=len(parts), axis=0) if len(parts) > 1 else parts[0]
 
 
@@ -121,7 +121,7 @@ def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, 
     keep = as_ndarray(wrap(np.isfinite(values)))
     put = np.where(np.isnan(values), nan, np.where(values > 0, high, low)).astype(x.dtype)
     found = functions.where(keep, x, as_ndarray(wrap(put)))
-    if not copy:
+    if not copy and not (state.recording and x._entry is not None):  # a recorded array stays as it is
         x[...] = found
         return x
     return found
@@ -227,6 +227,19 @@ def _constant(function: Any, x1: Any, x2: Any) -> Any:
     return as_ndarray(wrap(np.array(found, kind if kind.kind == "f" and found.dtype.kind == "f" else found.dtype, order="C")))
 
 
+def _infinite(name: str, value: float) -> Any:
+    def call(x: Any, out: Any = None, **kwargs: Any) -> Any:
+        functions._checked(name, kwargs)
+        if isinstance(out, NDArray) and out.dtype != np.bool_:
+            raise TypeError(f"{name}: out must be of type bool, not {out.dtype}")
+        return _into(out, functions.equal(x, value))  # type: ignore[attr-defined]
+
+    call.__name__ = name
+    call.__doc__ = f"Where elements are {value}."
+    return call
+
+
+isposinf, isneginf = _infinite("isposinf", np.inf), _infinite("isneginf", -np.inf)
 lcm = _checked("lcm", lambda x1, x2: _constant(np.lcm, x1, x2))
 # |x1| with the sign of x2: x1 times a sign that stays as it is.
 copysign = _checked("copysign", lambda x1, x2: x1 * _constant(lambda a, b: np.where(np.signbit(a) == np.signbit(b), 1.0, -1.0), x1, x2))

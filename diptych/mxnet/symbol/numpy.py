@@ -44,7 +44,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, ctx: 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None, **kwargs: Any) -> Any:
     """Ones on the k-th diagonal."""
-    return _make("_npi_eye", dtype, kwargs.get("ctx"), N=N, M=M, k=k)
+    return _make("_npi_eye", dtype, kwargs.get("ctx"), N=N, M=N if M is None else M, k=k)
 
 
 def identity(n: int, dtype: Any = None, ctx: Any = None) -> Any:
