@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 from diptych.mxnet.base import getenv, setenv
@@ -85,8 +86,14 @@ def np_array(active: bool = True) -> _NumpyArrayScope:
 
 def _wrapped(func: Any, scope: Any) -> Any:
     if isinstance(func, type):
-        for name, method in list(vars(func).items()):
-            if callable(method) and (not name.startswith("__") or name in ("__init__", "__call__", "__repr__")):
+        # As in MXNet, what is inherited runs in the scope too: `initialize` of a decorated block makes arrays of its kind.
+        for name, method in inspect.getmembers(func, lambda m: inspect.isfunction(m) or isinstance(m, property)):
+            if isinstance(method, property):
+                setattr(func, name, property(*(_wrapped(f, scope) if f else None for f in (method.fget, method.fset, method.fdel)),
+                                             method.__doc__))  # fmt: skip
+            elif isinstance(inspect.getattr_static(func, name), staticmethod):
+                setattr(func, name, staticmethod(_wrapped(method, scope)))
+            elif name not in ("__getattribute__", "__getattr__", "__setattr__", "__del__"):
                 setattr(func, name, _wrapped(method, scope))
         return func
 

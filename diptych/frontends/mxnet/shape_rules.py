@@ -145,6 +145,15 @@ def _fully_connected(s: Shapes) -> None:
     s.like_data = (1, 2)
 
 
+@_rule("_np_dot")
+def _np_dot(s: Shapes) -> None:
+    a, b = s.ins
+    if a is not None and b is not None and len(a) > 0 and len(b) > 0:
+        inner = len(b) - 2 if len(b) > 1 else 0
+        s.put(1, tuple(a[-1] if i == inner else None for i in range(len(b))))
+        s.put(0, (*[None] * (len(a) - 1), b[inner]))
+
+
 @_rule("BatchNorm", "BatchNorm_v1", "_contrib_SyncBatchNorm", "_contrib_BatchNormWithReLU")
 def _batch_norm(s: Shapes) -> None:
     channels = s.extent(0, s.attrs.integer("axis", 1))

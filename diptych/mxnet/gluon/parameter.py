@@ -31,8 +31,8 @@ def _contexts(ctx: Any) -> list[Context]:
 
 
 def known(shape: Any) -> bool:
-    """Whether all extents are known: -1 stands for an unknown one, and 0 too outside NumPy's shape rules."""
-    return shape is not None and all(d > 0 or (d == 0 and state.np_shape) for d in shape)
+    """Whether all extents are known: -1 and 0 stand for unknown ones, as no parameter is empty."""
+    return shape is not None and all(d > 0 for d in shape)
 
 
 def _type_of(x: Any) -> str:
@@ -115,7 +115,7 @@ class Parameter(Access):
         """The extents; None, or with unknown extents, before the first forward pass."""
         if self._shape is None or not state.np_shape:
             return self._shape
-        return tuple(-1 if d == 0 else d for d in self._shape) if self._deferred_init and not known(self._shape) else self._shape
+        return tuple(-1 if d == 0 else d for d in self._shape)
 
     @shape.setter
     def shape(self, new: Any) -> None:
@@ -271,7 +271,7 @@ class Parameter(Access):
     def var(self) -> Symbol:
         """The symbol of the parameter."""
         if self._var is None:
-            self._var = symbol.var(self.name, shape=self._shape, dtype=self.dtype, lr_mult=self.lr_mult, wd_mult=self.wd_mult,
+            self._var = symbol.var(self.name, shape=self.shape, dtype=self.dtype, lr_mult=self.lr_mult, wd_mult=self.wd_mult,
                                    init=self.init, stype=self._stype)  # fmt: skip
         return self._var
 
