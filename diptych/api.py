@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile", "load", "open"]
 
+DEFAULT_TUNE_SECONDS = 60.0
 PathLike = "str | os.PathLike[str]"
 
 
@@ -50,7 +51,7 @@ def load(path: str | os.PathLike[str], params: str | os.PathLike[str] | None = N
 def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"] = "f32",
             accuracy: Literal["fast", "strict"] = "fast", threads: int | None = None, target: str | None = None,
             dynamic: Mapping[str, Any] | str | None = None,
-            progress: Progress | None = None) -> Model:  # fmt: skip
+            progress: Progress | None = None, tune: bool | float = False) -> Model:  # fmt: skip
     """Compile a model to native code for this machine.
 
     >>> import numpy as np, diptych
@@ -75,7 +76,10 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
         filled up to the nearest of a few lengths, each compiled when it is first met (`Model.prepare` does it before);
         where a model could see what was filled in, every length is compiled for itself, which a log entry says.
     progress: called as progress(stage, done, total) while it compiles: "passes", then "kernels" with how many are
-        done, then "done". Default: a line on standard error, when that is a terminal and it takes over two seconds.
+        done, then "done"; before that "tuning" with the rounds of the search. Default: a line on standard error, when that is a terminal and it takes over two seconds.
+
+    tune: True, or a number of seconds (True means 60), to measure the best few schedules of every layer that was not
+        tuned on this processor yet, and take the fastest. What is found is kept, and used by later compilations.
 
     Raises UnsupportedError (with the list of what is missing) and InputError.
     """
@@ -95,21 +99,30 @@ def compile(model: Any, example_inputs: Any = None, *, precision: Literal["f32"]
         said = declared(dynamic, source.input_names, types)
         if hasattr(source, "vary"):  # a frontend that can trace once for all extents
             source.vary({n: ((0,) if said.batch else ()) + said.axes.get(n, ()) for n in source.input_names})
-    return Model(source, types, options, target, said, progress or default_progress())
+    return Model(source, types, options, target, said, progress or default_progress(), _seconds(tune))
 
 
 def open(path: str | os.PathLike[str], *, threads: int | None = None, target: str | None = None,
-         progress: Progress | None = None) -> Model:  # fmt: skip
+         progress: Progress | None = None, tune: bool | float = False) -> Model:  # fmt: skip
     """Open what `Model.save` wrote; when it was opened here before, from the cache and within a fraction of a second.
 
     >>> model = diptych.open("net.diptych")  # doctest: +SKIP
 
-    threads, target, progress: as for `compile`. Raises FormatError for a file that is no saved model.
+    threads, target, progress, tune: as for `compile`. Raises FormatError for a file that is no saved model.
     """
     from diptych.artifact import SavedSource
 
     options = Options(threads=threads or _cpu_count())
-    return Model(SavedSource(path), None, options, target, progress=progress or default_progress())
+    return Model(SavedSource(path), None, options, target, progress=progress or default_progress(), tune=_seconds(tune))
+
+
+def _seconds(tune: bool | float) -> float:
+    """How long to search; 0 for not at all."""
+    if tune is True:
+        return DEFAULT_TUNE_SECONDS
+    if not 0 <= tune < float("inf"):
+        raise InputError(f"tune={tune!r} is neither True nor a number of seconds")
+    return float(tune)
 
 
 def _cpu_count() -> int:

@@ -7,19 +7,14 @@ fit L3, and that fit neither; threads meeting at the barrier of the runtime. The
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import platform
 import threading
 import time
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diptych.fingerprint import of_compiler
-from diptych.runtime.cache import default_cache
+from diptych.knowledge import keep_figures, kept_figures
 from diptych.runtime.executable import Executable, aligned_bytes
 from diptych.runtime.loader import load_object
 from diptych.targets import host
@@ -48,24 +43,12 @@ def figures(threads: int) -> Figures:
     >>> figures(1).flops > 1e8  # doctest: +SKIP
     True
     """
-    cache, target = default_cache(), host.find(None)
-    key = f"figures {_cpu_name()} {target!r} {threads} {of_compiler()}"
-    kept = cache.get(key)
-    if kept is not None:
-        return Figures(**json.loads(kept))
-    made = calibrate(target, threads)
-    cache.put(key, json.dumps(asdict(made)).encode())
-    return made
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    target = host.find(None)
+    found = kept_figures(target, threads)
+    if found is None:
+        found = calibrate(target, threads)
+        keep_figures(target, threads, found)
+    return found
 
 
 def calibrate(target: Target, threads: int) -> Figures:

@@ -17,6 +17,7 @@ import numpy as np
 from diptych.errors import InputError
 from diptych.fingerprint import of_compiler
 from diptych.ir.types import dtype_of
+from diptych.knowledge import keep_tuning, kept_figures, kept_tuning
 from diptych.runtime.cache import default_cache
 from diptych.runtime.executable import Executable
 from diptych.runtime.prepared import Prepared, Signature, keep, recall
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from diptych.ir import Array, Graph
     from diptych.options import Options
     from diptych.progress import Progress
+    from diptych.runtime.cache import ObjectCache
     from diptych.runtime.shared import SharedWeights
     from diptych.schedule.plan import Plan
-    from diptych.targets.base import Target
 
 __all__ = ["Compiled"]
 
@@ -42,10 +43,12 @@ class Compiled:
     """A model compiled for its input types: signature, native callable, and on demand its Graph and Plan."""
 
     def __init__(self, make_graph: Callable[[], Graph], content: Callable[[Graph | None], str | None], options: Options,
-                 target: str | None, progress: Progress | None = None, shared: SharedWeights | None = None) -> None:  # fmt: skip
+                 target: str | None, progress: Progress | None = None, shared: SharedWeights | None = None,
+                 tune: float = 0.0) -> None:  # fmt: skip
         """`content(None)` names what is compiled without its Graph, or is None; then `content(graph)` does.
 
         `shared`: where constants are kept that other programs may have as well.
+        `tune`: seconds to search for faster schedules of what has not been tuned yet.
         """
         self._make_graph, self._options = make_graph, options
         self.call: Callable[..., Any]
@@ -60,14 +63,19 @@ class Compiled:
             self.inputs = tuple(graph.input_types().items())
             self.outputs = tuple((n, t) for n, t in graph.output_types().items() if n not in kept)
             return
-        self._machine = machine = host.find(target)
+        machine = host.find(target)
         if not machine.is_host:
             raise InputError(f"target {machine.name!r} cannot run on this machine; use `diptych.compiler.object_of`")
+        self._machine, self._tuning = machine, kept_tuning(machine, options.threads)
         cache = default_cache()
+        if tune > 0:
+            self._tune(tune, cache, progress)
+        machine = self._machine = machine.measured(kept_figures(machine, options.threads))
         name = content(None)
         if name is None and cache.folder is not None:
             name = content(self.graph)
-        key = hashlib.sha256(repr((name, options, machine, of_compiler(), shared is not None)).encode()).hexdigest()
+        known = (machine, machine.rates, self._tuning.to_text())
+        key = hashlib.sha256(repr((name, options, known, of_compiler(), shared is not None)).encode()).hexdigest()
         made = recall(cache, key, options.threads) if name is not None else None
         if made is not None and shared is not None and not shared.read(cache, made.shared, options.threads):
             made = None
@@ -93,16 +101,28 @@ class Compiled:
     @cached_property
     def plan(self) -> Plan | None:
         """The Plan that the native code was made from; None for the NumPy target."""
-        return None if self.executable is None else self._planned(self.graph, self._options, self._machine)
+        return None if self.executable is None else self._planned(self.graph)
 
-    @staticmethod
-    def _planned(graph: Graph, options: Options, machine: Target, share: bool = False) -> Plan:
+    def _planned(self, graph: Graph, share: bool = False) -> Plan:
         from diptych import compiler
 
-        plan = compiler.compile_plan(graph, options, machine, share)
+        options = self._options
+        plan = compiler.compile_plan(graph, options, self._machine, self._tuning, share)
         if plan.cost < TINY_NS and options.threads > 1:
-            plan = compiler.compile_plan(graph, replace(options, threads=1), machine, share)
+            plan = compiler.compile_plan(graph, replace(options, threads=1), self._machine, self._tuning, share)
         return plan
+
+    def _tune(self, seconds: float, cache: ObjectCache, progress: Progress | None) -> None:
+        """Search for faster schedules, and keep what was found for this processor."""
+        from diptych.calibrate import figures
+        from diptych.tune import tune
+
+        threads = self._options.threads
+        machine = self._machine.measured(figures(threads))
+        found = tune(self.graph, self._options, machine, self._tuning, cache, seconds, progress)
+        if found is not self._tuning:
+            keep_tuning(self._machine, threads, found)
+            self._tuning = found
 
     def _build(self, progress: Progress | None, shared: SharedWeights | None = None) -> Prepared:
         from diptych import compiler
@@ -116,7 +136,7 @@ class Compiled:
         workers = Workers(processes(), [compiler.__name__]) if len(graph.nodes) >= _LARGE else None
         try:
             report("passes", 0, 1)
-            plan = self._planned(graph, self._options, machine, shared is not None)
+            plan = self._planned(graph, shared is not None)
             makers = [b.make for b in plan.shared if b.make is not None]
             pack = _Aside(lambda: (plan.weights, shared.pack(makers, self._options.threads) if shared is not None else []))
             objects = compiler.objects_of(

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diptych.ir import Graph
+    from diptych.ir.tuning import Tuning
     from diptych.kernels.worker import Task
     from diptych.options import Options
     from diptych.runtime.cache import ObjectCache
     from diptych.schedule.plan import Plan
     from diptych.targets.base import Target
 
-__all__ = ["cache_key", "compile_plan", "object_of", "objects_of", "optimize"]
+__all__ = ["cache_key", "compile_plan", "object_of", "objects_of", "optimize", "plan_of"]
 
 # Plans of few kernels that take no time: one module, in which LLVM sees everything. In longer ones each kernel is better
 # off alone: inlined into the function that calls it, its registers spill.
@@ -72,10 +73,14 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
     return graph
 
 
-def compile_plan(graph: Graph, options: Options, target: Target, share: bool = False) -> Plan:
-    """Everything up to the Plan; no LLVM yet. `share`: as for `make_plan`."""
-    graph = optimize(graph, options)
-    ctx = lower(graph, target, options.fuse, options.accuracy == "strict", options.threads, options.in_place)
+def compile_plan(graph: Graph, options: Options, target: Target, tuning: Tuning | None = None, share: bool = False) -> Plan:
+    """Everything up to the Plan; no LLVM yet. What `tuning` does not know goes by estimate. `share`: as for `make_plan`."""
+    return plan_of(optimize(graph, options), options, target, tuning, share)
+
+
+def plan_of(optimized: Graph, options: Options, target: Target, tuning: Tuning | None = None, share: bool = False) -> Plan:
+    """The Plan of a graph that has been through `optimize`."""
+    ctx = lower(optimized, target, options.fuse, options.accuracy == "strict", options.threads, options.in_place, tuning)
     return make_plan(ctx, options.threads, aligned_bytes, share)
 
 

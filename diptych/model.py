@@ -36,13 +36,15 @@ class Model:
     """
 
     def __init__(self, source: Source, types: Mapping[str, TensorType] | None, options: Options,
-                 target: str | None = None, dynamic: Declared | None = None, progress: Progress | None = None) -> None:  # fmt: skip
+                 target: str | None = None, dynamic: Declared | None = None, progress: Progress | None = None,
+                 tune: float = 0.0) -> None:  # fmt: skip
         from diptych.compiled import Compiled  # the runtime: only who makes a model pays for it
 
         self._source = source
         self._progress = progress
         self._options = options
         self._target = target
+        self._tune = tune
         self._batch = dynamic is not None and dynamic.batch
         self._lock = threading.Lock()
         self._compiled: dict[tuple[TensorType, ...], Compiled] = {}
@@ -50,7 +52,7 @@ class Model:
         fingerprint = getattr(source, "fingerprint", None)
         if types is None and fingerprint is not None:
             # The cache may hold all of it: then the source is not read, and not even its types are known before.
-            self._main = Compiled(lambda: source.graph({}), lambda _: fingerprint(), options, target, progress)
+            self._main = Compiled(lambda: source.graph({}), lambda _: fingerprint(), options, target, progress, tune=tune)
             self._compiled[tuple(t for _, t in self._main.inputs)] = self._main
         else:
             types = types or source.default_types()
@@ -90,7 +92,8 @@ class Model:
                 if found is None:
                     graph = self._source.graph(dict(zip(names or self.input_names, types, strict=True)))
                     found = self._compiled[types] = Compiled(
-                        lambda: graph, lambda g: None if g is None else of_graph(g), self._options, self._target, self._progress
+                        lambda: graph, lambda g: None if g is None else of_graph(g), self._options, self._target, self._progress,
+                        tune=self._tune,
                     )
         return found
 
@@ -199,7 +202,7 @@ class Model:
             def content(g: Graph | None) -> str | None:
                 return None if g is None else of_graph(g)
 
-            return Compiled(lambda: graph, content, self._options, self._target, self._progress, shared)
+            return Compiled(lambda: graph, content, self._options, self._target, self._progress, shared, self._tune)
 
         return Lengths(self._source, types, dynamic, build, isinstance(self._source, (GraphSource, SavedSource)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,19 @@ from diptych.ir.types import TensorType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from diptych.ir import Array
     from diptych.ir.kernel import Kernel
     from diptych.kernels.contract import ContractParams
     from diptych.kernels.expand import ExpandParams
     from diptych.kernels.strassen import StrassenParams
     from diptych.kernels.winograd import ProductParams
+    from diptych.kernels.worker import Workers
     from diptych.model import Model
+    from diptych.runtime.cache import ObjectCache
+    from diptych.schedule.plan import Plan
+    from diptych.targets.base import Target
 
-__all__ = ["StepTime", "flops_of", "profile", "table"]
+__all__ = ["StepTime", "Stopwatch", "flops_of", "profile", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +62,48 @@ def flops_of(kernel: Kernel) -> int:
     return 2 * prod(p.batch) * p.rows * p.cols * p.n * (p.k_blocks * 16 + p.k_tail) * len(p.taps)
 
 
+class Stopwatch:
+    """A plan compiled so that it notes the cycle counter between its steps. Its kernels are those of the model itself, as
+    they are in the cache; only the function that calls them is another one."""
+
+    def __init__(self, plan: Plan, target: Target, cache: ObjectCache, threads: int, workers: Workers | None = None) -> None:
+        from diptych import compiler
+        from diptych.codegen.program import ENTRY
+        from diptych.runtime.elf import parse_object
+        from diptych.runtime.executable import Executable
+        from diptych.runtime.link import prelink
+
+        clock = 2 + len(plan.inputs) + len(plan.outputs)
+        objects = compiler.objects_of(plan, target, cache, workers, clock=clock)
+        self.run = Executable(
+            prelink([parse_object(o) for o in objects]), entry=ENTRY, weights=plan.weights, arena_bytes=plan.arena_bytes,
+            inputs=plan.inputs, outputs=(*plan.outputs, ("cycles", TensorType((len(plan.steps) + 1,), "i64"))),
+            threads=threads, parallel=threads > 1, updated=plan.updated,
+        )  # fmt: skip
+
+    def least(self, arrays: Sequence[Any], rounds: int, seconds: float = float("inf")) -> Array:
+        """The least cycles of each step in `rounds` runs, or in as many (three at least) as `seconds` allow."""
+        laps: list[Array] = []
+        begin = time.monotonic()
+        while len(laps) < rounds + 2 and (len(laps) < 5 or time.monotonic() - begin < seconds):
+            laps.append(np.diff(self.run(*arrays)[-1]))
+        return np.stack(laps[2:]).min(0)  # type: ignore[no-any-return]
+
+
 def profile(model: Model, *arrays: Any, rounds: int = 20, threads: int | None = None) -> list[StepTime]:
     """Run the model `rounds` times and return the least time of each step, as thread 0 sees it.
 
     >>> from diptych.profile import profile, table
     >>> print(table(profile(model, x)))  # doctest: +SKIP
     """
-    from diptych import compiler
-    from diptych.codegen.program import ENTRY
     from diptych.runtime.cache import default_cache
-    from diptych.runtime.elf import parse_object
-    from diptych.runtime.executable import Executable
-    from diptych.runtime.link import prelink
     from diptych.targets import host
 
     plan = model.plan
     if plan is None:
         raise InputError("the NumPy target has no steps to profile; compile for a native target")
-    count = len(plan.steps)
-    clock = 2 + len(plan.inputs) + len(plan.outputs)
-    # The kernels of the model itself, as they are in the cache; only the function that calls them is another one.
-    objects = compiler.objects_of(plan, host.find(None), default_cache(), clock=clock)
-    code = prelink([parse_object(o) for o in objects])
-    n = threads or model.threads
-    run = Executable(
-        code, entry=ENTRY, weights=plan.weights, arena_bytes=plan.arena_bytes, inputs=plan.inputs,
-        outputs=(*plan.outputs, ("cycles", TensorType((count + 1,), "i64"))), threads=n, parallel=n > 1,
-    )  # fmt: skip
-    laps = np.stack([np.diff(run(*arrays)[-1]) for _ in range(rounds + 2)][2:])
-    least = laps.min(0)
+    watch = Stopwatch(plan, host.find(None), default_cache(), threads or model.threads)
+    least = watch.least(arrays, rounds)
     return [
         StepTime(s.name, plan.kernels[s.kernel].kind, fused, int(c), flops_of(plan.kernels[s.kernel]))
         for s, fused, c in zip(plan.steps, plan.fused, least, strict=True)

@@ -1,4 +1,4 @@
-"""`diptych cache`: what the cache of compiled code and packed models holds, and emptying it."""
+"""`diptych cache`: what the cache of compiled code, packed models and measurements holds, and emptying it."""
 
 from __future__ import annotations
 

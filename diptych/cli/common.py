@@ -82,6 +82,22 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.set_defaults(model_required=required)
 
 
+def tune_seconds(text: str) -> float:
+    """An argument that is a number of seconds, zero or more."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return value
+
+
+def add_tune(parser: argparse.ArgumentParser) -> None:
+    """`--tune [SECONDS]`."""
+    parser.add_argument(
+        "--tune", nargs="?", const=True, default=False, type=tune_seconds, metavar="SECONDS",
+        help="measure the best few schedules of each layer first, and keep what is found (60 s without SECONDS)",
+    )  # fmt: skip
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json [FILE]`."""
     parser.add_argument(

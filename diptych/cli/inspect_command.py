@@ -7,7 +7,7 @@ from collections import Counter
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from diptych.cli.common import add_json, add_model, emit, named, open_source, specs_of, types_for
+from diptych.cli.common import add_json, add_model, add_tune, emit, named, open_source, specs_of, types_for
 from diptych.compare.subject import InputSpec, random_inputs
 from diptych.compare.table import table
 from diptych.ir import Graph, Node
@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--graph", action="store_true", help="print the whole graph")
     parser.add_argument("--plan", action="store_true", help="compile, run, and show for each step its kernel, why that one, its time and its share of the roofline")
+    add_tune(parser)
     add_json(parser)
 
 
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     assert model is not None  # add_model requires one
     compiled: Any = None
     if model.saved:
-        compiled = diptych.open(model.saved)
+        compiled = diptych.open(model.saved, tune=args.tune)
         graph = compiled.graph
     else:
         specs = specs_of(args)
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         text += "\n\n" + made["graph"]
     if args.plan:
         if compiled is None:
-            compiled = diptych.compile(graph)
+            compiled = diptych.compile(graph, tune=args.tune)
         f = figures(compiled.threads)
         specs = [InputSpec(name, t) for name, t in compiled.input_types.items()]
         reports = explain(compiled, *random_inputs(specs).values(), figures=f)

@@ -12,6 +12,7 @@ import numpy as np
 from diptych.cli.common import (
     add_json,
     add_model,
+    add_tune,
     arrays_for,
     build_torch,
     emit,
@@ -41,6 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, help="threads (default: what diptych chooses)")
     parser.add_argument("--precision", default="f32", help="f32 (default) or a lower one")
     parser.add_argument("--accuracy", default="fast", choices=["fast", "strict"])
+    add_tune(parser)
     add_json(parser)
 
 
@@ -50,13 +52,13 @@ def _compiled(args: argparse.Namespace) -> tuple[Any, dict[str, Array]]:
 
     model = named(args)
     assert model is not None  # add_model requires one
-    keywords = {"threads": args.threads, "precision": args.precision, "accuracy": args.accuracy}
+    keywords = {"threads": args.threads, "precision": args.precision, "accuracy": args.accuracy, "tune": args.tune}
     specs = specs_of(args)
     by_name, in_order = load_arrays(args.data)
     if args.data and args.random:
         raise InputError("--data and --random exclude each other")
     if model.saved:
-        opened = diptych.open(model.saved)
+        opened = diptych.open(model.saved, threads=args.threads, tune=args.tune)
         if args.random:
             types = opened.graph.input_types()
             return opened, random_inputs([InputSpec(n, t) for n, t in types.items()])

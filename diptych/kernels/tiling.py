@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diptych.targets.base import Target
 
-__all__ = ["PANEL", "Tiling", "choose", "pixel_tiles"]
+__all__ = ["PANEL", "Tiling", "alternatives", "choose", "pixel_tiles"]
 
 PANEL = 16
 
@@ -24,6 +24,12 @@ class Tiling:
     k_chunk: int
     panel_outer: bool
     prefetch: bool
+
+    def __str__(self) -> str:
+        tiles = "+".join(f"{count}x{width}" for width, count in self.tiles)
+        first = "panels" if self.panel_outer else "pixels"
+        ahead = ", fetching ahead" if self.prefetch else ""
+        return f"tiles {tiles} of {self.panels_per_tile} panels, {self.tiles_per_block} in a block, {self.k_chunk} deep, {first} first{ahead}"
 
 
 @cache
@@ -53,15 +59,19 @@ def pixel_tiles(cols: int, most: int, vectors: int) -> tuple[tuple[int, int], ..
     return best[1]
 
 
-def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps: int) -> Tiling:
-    """Tile and block a contraction of `batch` products, each of `pixels` by panels*16 channels, k*taps deep."""
+def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps: int, group: int = 0) -> Tiling:
+    """Tile and block a contraction of `batch` products, each of `pixels` by panels*16 channels, k*taps deep.
+
+    `group` panels share a register tile; 0 leaves that open.
+    """
     lanes = min(PANEL, target.lanes(4))
     per_panel = PANEL // lanes
-    # As many panels per tile as it takes to fill the FMA pipelines when there are few pixels.
-    group = 2 if per_panel == 1 else 1
-    while group < panels and group * per_panel * pixels < 8 and group * 2 * per_panel * (pixels + 1) < target.registers:
-        group *= 2
-    group = min(group, panels)
+    if not group:
+        # As many panels per tile as it takes to fill the FMA pipelines when there are few pixels.
+        group = 2 if per_panel == 1 else 1
+        while group < panels and group * per_panel * pixels < 8 and group * 2 * per_panel * (pixels + 1) < target.registers:
+            group *= 2
+        group = min(group, panels)
     most = max(1, (target.registers - per_panel * group - 1) // (per_panel * group))
     tiles = pixel_tiles(pixels, min(most, 28), per_panel * group)
     count = sum(c for _, c in tiles)
@@ -93,3 +103,18 @@ def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps
     # Few tiles share a chunk of weights from memory: it must come while the chunk before is worked with.
     prefetch = w_bytes > target.l2 // 2 and per_block <= 64
     return Tiling(tiles, group, per_block, k_chunk, panel_outer, prefetch)
+
+
+def alternatives(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps: int) -> tuple[Tiling, ...]:
+    """The default tiling, and others that are worth measuring."""
+    shape = {"batch": batch, "pixels": pixels, "panels": panels, "k": k, "taps": taps}
+    first = choose(target, **shape)
+    count = sum(c for _, c in first.tiles)
+    found = [first, replace(first, panel_outer=not first.panel_outer)]
+    per_panel = PANEL // min(PANEL, target.lanes(4))
+    most = max(1, (target.registers - 1) // (per_panel * 7))  # tiles of fewer than six pixels load too much
+    found += [choose(target, **shape, group=g) for g in (1, 2, 3, 4) if g <= min(panels, most) and panels % g == 0]
+    found += [replace(first, tiles_per_block=n) for n in (-(-first.tiles_per_block // 2), min(count, 2 * first.tiles_per_block))]
+    found += [replace(first, k_chunk=n) for n in (-(-first.k_chunk // 2), max(1, k // PANEL))]
+    found += [replace(first, prefetch=not first.prefetch)]
+    return tuple(dict.fromkeys(found))

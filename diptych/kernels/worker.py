@@ -122,7 +122,7 @@ def processes() -> int:
 
 
 class Workers:
-    """Up to `count` worker processes, started at once, that share the tasks given to `run`.
+    """Up to `count` worker processes, started at once, that share the tasks given to `run`, which may be called again and again.
 
     `preload` names modules that they import while they wait.
     """
@@ -133,6 +133,7 @@ class Workers:
         command = [sys.executable, "-S", "-E", "-c", program, root, *(p for p in sys.path if p and p != root)]
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._started: list[subprocess.Popen[bytes]] = []
+        self._ready: set[int] = set()  # process numbers of those that have said so
         for _ in range(count):
             try:
                 self._started.append(
@@ -169,7 +170,7 @@ class Workers:
             waiting.put(i)
         done: queue.SimpleQueue[tuple[int, bytes | None, BaseException | None]] = queue.SimpleQueue()
         threads = [
-            threading.Thread(target=_feed, args=(p, tasks, waiting, done), daemon=True) for p in self._started
+            threading.Thread(target=_feed, args=(p, self._ready, tasks, waiting, done), daemon=True) for p in self._started
         ]
         for t in threads:
             t.start()
@@ -193,12 +194,14 @@ class Workers:
         return [results[i] for i in range(len(tasks))]
 
 
-def _feed(process: subprocess.Popen[bytes], tasks: Sequence[Task], waiting: queue.SimpleQueue[int],
+def _feed(process: subprocess.Popen[bytes], ready: set[int], tasks: Sequence[Task], waiting: queue.SimpleQueue[int],
           done: queue.SimpleQueue[tuple[int, bytes | None, BaseException | None]]) -> None:  # fmt: skip
     """One worker's share: whatever is next, until nothing is left. A worker that never got ready takes nothing."""
     assert process.stdin is not None and process.stdout is not None
-    if process.stdout.readline() != _READY:
-        return
+    if process.pid not in ready:
+        if process.stdout.readline() != _READY:
+            return
+        ready.add(process.pid)
     while True:
         try:
             i = waiting.get_nowait()

@@ -15,15 +15,15 @@ from diptych.errors import DiptychError, InputError
 __all__ = ["CacheEntry", "ObjectCache", "default_cache", "parse_size"]
 
 _MAGIC = b"DIPTYCH1"
-_SUFFIX, _MODEL, _WEIGHTS = ".obj", ".model", ".weights"
-_KINDS = {_SUFFIX: "object", _MODEL: "model", _WEIGHTS: "weights"}
+_SUFFIX = ".obj"
+_KINDS = {".obj": "object", ".model": "model", ".weights": "weights", ".figures": "figures", ".tuned": "tuning", ".tmp": "unfinished"}
 _DIGEST = 32
 _LIMIT = 4 << 30  # bytes, unless DIPTYCH_CACHE_LIMIT says otherwise
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class CacheEntry(NamedTuple):
-    """One entry: the file's name, what it is ("model" or "object"), its bytes, when it was last used (epoch seconds)."""
+    """One entry: the file's name, what it is ("model", "object", "figures" of the machine, "tuning"), its bytes, when it was last used (epoch seconds)."""
 
     name: str
     kind: str
@@ -103,9 +103,9 @@ class ObjectCache:
         folder = self.folder
         return None if folder is None else os.path.join(folder, _digest(key, b"").hex()[:40] + suffix)
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, suffix: str = _SUFFIX) -> bytes | None:
         """The bytes kept under `key`, or None."""
-        path = self.path(key)
+        path = self.path(key, suffix)
         if path is None:
             return None
         try:
@@ -121,9 +121,9 @@ class ObjectCache:
         touch(path)
         return body
 
-    def put(self, key: str, value: bytes) -> bool:
+    def put(self, key: str, value: bytes, suffix: str = _SUFFIX) -> bool:
         """Keep `value` under `key`; False when nothing could be kept (caching off, disk full, read-only)."""
-        path = self.path(key)
+        path = self.path(key, suffix)
         size = len(value) + len(_MAGIC) + _DIGEST
         return path is not None and self.publish(path, (_MAGIC + _digest(key, value), value), size)
 
@@ -176,8 +176,7 @@ class ObjectCache:
             with contextlib.suppress(OSError):
                 info = os.stat(path)
                 name = os.path.basename(path)
-                kind = next((k for end, k in _KINDS.items() if name.endswith(end)), "unfinished")
-                found.append(CacheEntry(name, kind, info.st_size, info.st_mtime))
+                found.append(CacheEntry(name, _KINDS[os.path.splitext(name)[1]], info.st_size, info.st_mtime))
         return sorted(found, key=lambda e: -e.used)
 
     def _files(self) -> list[str]:
@@ -185,7 +184,7 @@ class ObjectCache:
         if folder is None:
             return []
         try:
-            return [os.path.join(folder, n) for n in os.listdir(folder) if n.endswith((_SUFFIX, _MODEL, _WEIGHTS, ".tmp"))]
+            return [os.path.join(folder, n) for n in os.listdir(folder) if n.endswith(tuple(_KINDS))]
         except OSError:
             return []
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from diptych.errors import UnsupportedError
 from diptych.ir.kernel import Expr, Kernel
+from diptych.ir.tuning import Tuning
 from diptych.ir.types import itemsize
 from diptych.kernels.pointwise import make_copy, make_pointwise
 from diptych.ops.base import attributes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from diptych.ir import Array, Graph, Node
+    from diptych.kernels.tiling import Tiling
     from diptych.schedule.groups import Group
     from diptych.schedule.winograd import WinogradSchedule
     from diptych.targets.base import Target
@@ -61,6 +63,7 @@ class Call:
     name: str
     fused: tuple[str, ...] = ()  # operators it stands for, for reports
     notes: tuple[str, ...] = ()  # why it is done this way, for reports
+    choices: tuple[str, ...] = ()  # keys of the options that were taken for it
 
 
 @dataclass(slots=True)
@@ -83,6 +86,10 @@ class Context:
     strassen: dict[tuple[View, int], tuple[View, View]] = field(default_factory=dict)  # sums of rows that were made
     returned: tuple[int, ...] = ()  # which of the graph's outputs are returned; the others lie in inputs
     updated: tuple[str, ...] = ()  # the inputs that are written to
+    tuning: Tuning = field(default_factory=Tuning)
+    offered: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by key: the options there were, the default first
+    governed: dict[int, list[str]] = field(default_factory=dict)  # by value: the keys that its steps depend on
+    tilings: dict[int, Tiling] = field(default_factory=dict)  # results of convolutions by direct sums -> how
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------
@@ -168,7 +175,9 @@ class Context:
             name = self.group.name
         if not fused and self.group is not None:
             fused = [n.op.name for n in self.group.nodes]
-        self.calls.append(Call(kernel, tuple(args), name, tuple(fused)))
+        nodes = self.group.nodes if self.group is not None else []
+        keys = dict.fromkeys(k for n in nodes for v in n.outputs for k in self.governed.get(v, ()))
+        self.calls.append(Call(kernel, tuple(args), name, tuple(fused), choices=tuple(keys)))
 
     # -- expressions ------------------------------------------------------------------------------------------
     def expression(self, nodes: Sequence[Node], first: Sequence[int] = (), results: Sequence[int] | None = None,

@@ -13,10 +13,11 @@ from diptych.kernels.contract import PANEL, ContractParams, Side
 from diptych.kernels.pointwise import make_copy
 from diptych.kernels.pointwise_pack import make_pack_panels
 from diptych.kernels.pointwise_pad import make_pad
-from diptych.kernels.skinny import choose_skinny
-from diptych.kernels.tiling import Tiling, choose
+from diptych.kernels.skinny import ROWS, choose_skinny
+from diptych.kernels.tiling import Tiling, alternatives, choose
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.gate import scaled_weights
+from diptych.schedule.options import pick, product_key
 from diptych.schedule.views import View, contiguous
 from diptych.schedule.weights import channel_rows, pack_conv_weights
 from diptych.schedule.winograd import lower_winograd, winograd_pads
@@ -24,11 +25,13 @@ from diptych.schedule.winograd import lower_winograd, winograd_pads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diptych.ir import Array
+    from diptych.ir import Array, Graph, Node
+    from diptych.kernels.tiling import Tiling
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
+    from diptych.targets.base import Target
 
-__all__ = ["emit_product", "lower_conv", "lower_matmul", "pack_matrix", "pack_weights"]
+__all__ = ["direct_tilings", "emit_product", "lower_conv", "lower_matmul", "pack_matrix", "pack_weights"]
 
 _FLOPS_PER_NS = 60.0  # a cautious core, for rough costs
 
@@ -131,6 +134,10 @@ def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr:
 
     panels = -(-n // PANEL)
     kind, t = _tiling(ctx, prod(outer), cols, panels, k, 1)
+    if kind == "contract":
+        tilings = alternatives(ctx.target, batch=prod(outer), pixels=cols, panels=panels, k=k, taps=1)
+        results = ctx.group.results if ctx.group is not None else ()
+        t = pick(ctx, product_key((*outer, cols, n), k, ctx.group), {str(t): t for t in tilings}, results)
     sk = a.strides[-1]
     params = ContractParams(
         outer, 1, cols, n, k // PANEL, k % PANEL, (0,), side(merged[0], 0), PANEL * sk, sk, tuple(merged[1][:-1]),
@@ -222,6 +229,8 @@ def lower_conv(ctx: Context, group: Group) -> None:
     x_block, x_k = (0, x.strides[1]) if plain else (x.strides[1], x.strides[-1])
     linear = plain or x_block == PANEL * x_k  # the depth is walked in even steps
     kind, t = _tiling(ctx, n * groups * prod(outer), rows * cols, panels, c, len(taps), skinny=linear)
+    if kind == "contract":
+        t = ctx.tilings.get(node.outputs[0], t)
     blocks, tail = (0, c) if plain else divmod(c, PANEL)
     params = ContractParams(
         (n, groups, *outer), rows, cols, panels * PANEL, blocks, tail, taps, x_side, x_block, x_k,
@@ -231,6 +240,15 @@ def lower_conv(ctx: Context, group: Group) -> None:
     args = [x, weights, *views, out]
     cost = 2.0 * prod(out.shape) * c * len(taps) / _FLOPS_PER_NS
     ctx.call(Kernel(kind, params, tuple(v.operand for v in args), 1, params.work, cost), args)
+
+
+def direct_tilings(graph: Graph, node: Node, target: Target) -> tuple[Tiling, ...]:
+    """Tilings of a blocked_conv by direct sums, the default first; just that where the kernel for few rows may take it."""
+    w, groups = graph.types[node.inputs[1]].shape, attributes(node.op)["groups"]
+    n, panels, *spatial, _ = graph.types[node.outputs[0]].shape
+    outer, pixels = prod(spatial[:-2]), prod(spatial[-2:])
+    found = alternatives(target, batch=n * groups * outer, pixels=pixels, panels=panels // groups, k=w[1], taps=prod(w[2:]))
+    return found[:1] if pixels <= ROWS and prod(w[2:]) == 1 else found
 
 
 def _conv_side(view: View, panels: int) -> Side:

@@ -11,6 +11,8 @@ from diptych.ops.base import attributes
 from diptych.ops.blocked import BLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from diptych.ir import Array, Graph, Node
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
@@ -20,8 +22,12 @@ __all__ = ["depthwise_blocks", "join_depthwise", "lower_expand"]
 _FEWEST_COLUMNS = 5  # register tiles do not cross rows here: narrower ones leave the FMA pipelines waiting
 
 
-def join_depthwise(graph: Graph, groups: list[Group]) -> list[Group]:
-    """The groups with convolutions joined to the depthwise ones that alone read them; each refusal has its reason."""
+def join_depthwise(graph: Graph, groups: list[Group],
+                   wanted: Callable[[Group, Group], bool] = lambda before, group: True) -> list[Group]:  # fmt: skip
+    """The groups with convolutions joined to the depthwise ones that alone read them; each refusal has its reason.
+
+    `wanted` has the last word on a pair that could be joined.
+    """
     by_result = {g.results[0]: g for g in groups if g.anchor is not None and g.anchor.op.name == "blocked_conv"}
     uses = graph.uses()
     joined: set[int] = set()
@@ -33,6 +39,8 @@ def join_depthwise(graph: Graph, groups: list[Group]) -> list[Group]:
         if before is None:
             continue
         why = _objection(graph, before, group, uses)
+        if not why and not wanted(before, group):
+            why = "apart they were measured to be faster"
         if why:
             group.refused.append(f"not joined with {before.name}: {why}")
             continue

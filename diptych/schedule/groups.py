@@ -9,6 +9,8 @@ from diptych.ops.base import Contraction, Elementwise, Reduction
 from diptych.schedule.prologue import takes_prologue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from diptych.ir import Graph, Node
 
 __all__ = ["VIEWS", "Group", "partition"]
@@ -52,14 +54,18 @@ class Group:
         return " + ".join(names) or "+".join(n.op.name for n in self.nodes)
 
 
-def partition(graph: Graph, fuse: bool = True) -> list[Group]:
-    """Cut a graph into groups, in an order in which they can run."""
-    return _Partition(graph, fuse).run()
+def partition(graph: Graph, fuse: bool = True, wanted: Callable[[Node, Node], bool] = lambda before, anchor: True) -> list[Group]:
+    """Cut a graph into groups, in an order in which they can run.
+
+    `wanted` has the last word on an elementwise node that could become part of the convolution after it.
+    """
+    return _Partition(graph, fuse, wanted).run()
 
 
 class _Partition:
-    def __init__(self, graph: Graph, fuse: bool) -> None:
+    def __init__(self, graph: Graph, fuse: bool, wanted: Callable[[Node, Node], bool]) -> None:
         self.graph = graph
+        self.wanted = wanted
         self.fuse = fuse
         self.order = {id(n): i for i, n in enumerate(graph.nodes)}
         self.uses = graph.uses()
@@ -105,6 +111,8 @@ class _Partition:
             return group
         if anchor.op.name == "blocked_conv":
             why = takes_prologue(self.graph, anchor) or self.not_f32([node])
+            if why is None and not self.wanted(node, anchor):
+                why = "apart they were measured to be faster"
             if why is not None:
                 group.refused.append(f"{node.op.name} {node.name} before {anchor.op.name}: {why}")
                 return group

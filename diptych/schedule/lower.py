@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from diptych.ir.kernel import Expr
+from diptych.ir.tuning import Tuning
 from diptych.kernels.pointwise import make_copy
 from diptych.kernels.pointwise_pack import make_pack_channels, make_unpack_channels
 from diptych.kernels.pointwise_pad import make_pad
@@ -23,6 +24,7 @@ from diptych.schedule.gate import join_gates
 from diptych.schedule.groups import partition
 from diptych.schedule.indexing import INDEXING, lower_indexing
 from diptych.schedule.naive import lower_plain_conv, lower_product
+from diptych.schedule.options import conv_key, pick
 from diptych.schedule.placement import is_depthwise, place_values
 from diptych.schedule.recurrent import lower_recurrent
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
@@ -35,7 +37,7 @@ from diptych.schedule.winograd import winograd_alternatives
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from diptych.ir import Graph
+    from diptych.ir import Graph, Node
     from diptych.schedule.groups import Group
     from diptych.targets.base import Target
 
@@ -43,18 +45,18 @@ __all__ = ["lower"]
 
 
 def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False, threads: int = 1,
-          in_place: Sequence[tuple[str, str]] = ()) -> Context:  # fmt: skip
+          in_place: Sequence[tuple[str, str]] = (), tuning: Tuning | None = None) -> Context:  # fmt: skip
     """All kernel calls of a graph, in order, over buffers whose places are not yet fixed; to be run by `threads`.
 
     in_place: pairs (output, input), see `Options`.
     """
-    ctx = Context(graph, target, strict, threads, producer=graph.producer())
+    ctx = Context(graph, target, strict, threads, producer=graph.producer(), tuning=tuning or Tuning())
     for i, v in enumerate(graph.inputs):
         t = graph.types[v]
         ctx.views[v] = _whole(ctx, "input", i, t.shape, t.dtype, t.nbytes)
-    groups = partition(graph, fuse)
+    groups = partition(graph, fuse, lambda before, anchor: _joined(ctx, "staged", before, anchor))
     if fuse:
-        groups = join_gates(graph, join_depthwise(graph, groups))
+        groups = join_gates(graph, join_depthwise(graph, groups, lambda one, two: _joined(ctx, "expand", one.anchor, two.anchor)))
     made = {v for g in groups for v in g.results}
     kept_in = updated_inputs(graph, in_place)
     ctx.updated = tuple(graph.input_names[graph.inputs.index(v)] for v in kept_in.values())
@@ -87,6 +89,14 @@ def _whole(ctx: Context, kind: str, index: int, shape: tuple[int, ...], dtype: s
     return View(ctx.buffer(kind, nbytes, index), 0, shape, contiguous(shape), dtype)
 
 
+def _joined(ctx: Context, what: str, before: Node | None, after: Node | None) -> bool:
+    """Whether to make one kernel of two nodes that could be one."""
+    assert before is not None and after is not None
+    shapes = " by ".join("x".join(map(str, ctx.graph.types[v].shape)) for v in before.inputs)
+    key = f"{what} {before.op.name} {shapes} into {conv_key(ctx.graph, after, (), ctx.strict)}"
+    return pick(ctx, key, {"one kernel": True, "apart": False}, (*before.outputs, *after.outputs))
+
+
 def _rule(ctx: Context, group: Group) -> None:
     anchor = group.anchor
     if anchor is None:
@@ -110,6 +120,11 @@ def _explain(ctx: Context, group: Group, first: int) -> None:
         ways = {} if ctx.strict else winograd_alternatives(ctx.graph, node, ctx.target, ctx.threads)
         if ways:
             notes.insert(0, "estimated Mcycles: " + ", ".join(f"{k} {v / 1e6:.2f}" for k, v in ways.items()))
+    for key in dict.fromkeys(k for n in group.nodes for v in n.outputs for k in ctx.governed.get(v, ())):
+        tried = ctx.tuning.entries.get(key)
+        if tried is not None and tried.microseconds:
+            by_time = sorted(tried.microseconds.items(), key=lambda item: item[1])
+            notes.insert(0, f"tuned to {tried.taken}; measured us: " + "; ".join(f"{o} {t:.1f}" for o, t in by_time))
     if notes and len(ctx.calls) > first:
         ctx.calls[-1] = replace(ctx.calls[-1], notes=tuple(notes))
 

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diptych.ir.types import itemsize
+from diptych.kernels.tiling import Tiling
 from diptych.ops.base import attributes
 from diptych.schedule.context import Halo
+from diptych.schedule.contraction import direct_tilings
+from diptych.schedule.options import conv_key, pick
 from diptych.schedule.transposed import transposed_pads
 from diptych.schedule.views import View, contiguous
-from diptych.schedule.winograd import choose_winograd, winograd_pads
+from diptych.schedule.winograd import choose_winograd, winograd_options, winograd_pads
 
 if TYPE_CHECKING:
+    from diptych.ir import Node
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
+    from diptych.schedule.winograd import WinogradSchedule
 
 __all__ = ["is_depthwise", "place_values"]
 
@@ -29,13 +34,12 @@ def place_values(ctx: Context, groups: list[Group]) -> None:
     one of them needs it. Kernels write any strides, so neither costs a copy.
     """
     made = {v for g in groups for v in g.results}
-    if not ctx.strict:
-        for group in groups:
-            node = group.anchor
-            if node is not None and node.op.name == "blocked_conv":
-                chosen = choose_winograd(ctx.graph, node, ctx.target, ctx.threads)
-                if chosen is not None:
-                    ctx.winograd[node.outputs[0]] = chosen
+    for group in groups:
+        node = group.anchor
+        if node is None or node.op.name != "blocked_conv" or group.before is not None or group.prologue:
+            continue
+        if not is_depthwise(ctx, group):
+            _way(ctx, group, node)
     room = _rooms(ctx, groups, made)
     homes = _homes(ctx, groups, made, room)
     for v in list(room):
@@ -45,6 +49,22 @@ def place_values(ctx: Context, groups: list[Group]) -> None:
             _widen(room, root, room[v])
     for v in (*room, *homes):
         _place(ctx, v, homes, room)
+
+
+def _way(ctx: Context, group: Group, node: Node) -> None:
+    """How a convolution is computed: by Winograd's algorithm in one of its forms, or by direct sums in some tiling."""
+    chosen = None if ctx.strict else choose_winograd(ctx.graph, node, ctx.target, ctx.threads)
+    tilings = direct_tilings(ctx.graph, node, ctx.target)
+    ways: list[WinogradSchedule | Tiling] = [tilings[0] if chosen is None else chosen]
+    if not ctx.strict and not group.gate:
+        ways += winograd_options(ctx.graph, node, ctx.target, ctx.threads)
+    ways += tilings
+    key = conv_key(ctx.graph, node, group.epilogue, ctx.strict)
+    way = pick(ctx, key, {str(w): w for w in ways}, node.outputs)
+    if isinstance(way, Tiling):
+        ctx.tilings[node.outputs[0]] = way
+    else:
+        ctx.winograd[node.outputs[0]] = way
 
 
 def is_depthwise(ctx: Context, group: Group) -> bool:

@@ -18,7 +18,7 @@ from diptych.schedule.memory import Interval, lives, most_alive, place
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from diptych.ir import Array
     from diptych.schedule.context import Buffer, Context
@@ -68,6 +68,8 @@ class Plan:
     notes: tuple[tuple[str, ...], ...] = ()  # per step, why it is done this way
     updated: tuple[str, ...] = ()  # inputs that are written to, the last ones
     shared: tuple[Buffer, ...] = field(default=(), compare=False, repr=False)  # constants that are not among `constants`
+    choices: tuple[tuple[str, ...], ...] = ()  # per step, the keys of the options that were taken for it
+    offered: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)  # by key, the default first
 
     @property
     def weights(self) -> Array:
@@ -159,8 +161,8 @@ def make_plan(ctx: Context, threads: int, allocate: Callable[[int], Array], shar
         tuple(kernels), tuple(steps), arena + threads * scratch, arena, scratch, alive,
         tuple((name, graph.types[v]) for name, v in zip(graph.input_names, graph.inputs, strict=True)),
         tuple((graph.output_names[j], graph.types[graph.outputs[j]]) for j in ctx.returned),
-        constants, tuple(c.fused for c in calls), tuple(c.notes for c in calls), ctx.updated,
-        tuple(shared),
+        constants, tuple(c.fused for c in calls), tuple(c.notes for c in calls), ctx.updated, tuple(shared),
+        tuple(c.choices for c in calls), ctx.offered,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from diptych.kernels.strassen import PRODUCTS, StrassenParams, make_strassen
 from diptych.kernels.strassen_rows import make_strassen_rows
 from diptych.kernels.tile import PANEL
 from diptych.kernels.tiling import pixel_tiles
+from diptych.schedule.options import pick, product_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,9 @@ def lower_strassen(ctx: Context, a: View, w: Array, expr: Expr, operands: Sequen
     depth, n = w.shape
     half = _half(depth)
     if ctx.strict or not half or n < _COLUMNS or depth < _DEPTH or 0 in out.shape or out.strides[-1] != 1:
+        return False
+    results = ctx.group.results if ctx.group is not None else ()
+    if not pick(ctx, product_key(out.shape, depth, ctx.group, "scheme of"), {"Strassen": True, "plain": False}, results):
         return False
     *lead, m, _ = out.shape
     # Pairs of rows stay within an entry of the batch, where its rows are many and do not pair up evenly.

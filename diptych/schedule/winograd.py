@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from diptych.schedule.views import View
     from diptych.targets.base import Target
 
-__all__ = ["WinogradSchedule", "choose_winograd", "lower_winograd", "winograd_alternatives", "winograd_pads"]
+__all__ = ["WinogradSchedule", "choose_winograd", "lower_winograd", "winograd_alternatives", "winograd_options", "winograd_pads"]
 
 PANEL = 16
 # Cycles of one tile of 16 channels in and out, by m: counted from the code, with the loads and stores it waits for.
 _TRANSFORM = {4: (180.0, 130.0), 2: (75.0, 55.0)}
-# Bytes a cycle: DRAM for all threads together, L3 and L2 for each. Cautious figures of a server core.
-_DRAM, _L3, _L2 = 9.0, 12.0, 28.0
 _BARRIER = 2500.0  # cycles that meeting once more costs, the uneven arrival included
+_WORTH_A_TRIAL, _RUNNERS_UP = 1.5, 5
 _GAIN = 0.92  # Winograd must be this much better than direct sums to be worth its error
 
 
@@ -43,6 +42,11 @@ class WinogradSchedule:
     panel_outer: bool
     cycles: float
 
+    def __str__(self) -> str:
+        g = self.geometry
+        order = ", panels first" if self.panel_outer else ""
+        return f"F({g.m},3) {'fused' if self.fused else 'in two steps'} by {g.per_block}x{self.group}{order}"
+
 
 def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> WinogradSchedule | None:
     """How a blocked_conv goes the Winograd way, or None when the direct way is faster or the only one."""
@@ -54,11 +58,31 @@ def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> W
     return best if best.cycles < _GAIN * _direct_cycles(batch, rows, cols, w.shape[1], panels, target, threads) else None
 
 
+def winograd_options(graph: Graph, node: Node, target: Target, threads: int) -> list[WinogradSchedule]:
+    """Schedules worth measuring beside the one that was chosen, the most promising first: of each form the best by
+    estimate, then runners-up."""
+    if not _possible(graph, node):
+        return []
+    w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
+    batch, panels, rows, cols, _ = out.shape
+    ordered = sorted(candidates(batch, rows, cols, w.shape[1], panels, target, threads), key=lambda s: s.cycles)
+    near = [s for s in ordered if s.cycles < _WORTH_A_TRIAL * ordered[0].cycles]
+    forms: dict[tuple[int, bool], WinogradSchedule] = {}
+    for s in near:
+        forms.setdefault((s.geometry.m, s.fused), s)
+    apart: list[WinogradSchedule] = []  # runners-up that are not nearly the same as one before
+    for s in near:
+        if all((s.group, s.fused, s.geometry.m) != (t.group, t.fused, t.geometry.m) or
+               abs(s.geometry.per_block - t.geometry.per_block) > t.geometry.per_block // 4 for t in apart):  # fmt: skip
+            apart.append(s)
+    return list(dict.fromkeys([ordered[0], *forms.values(), *apart[:_RUNNERS_UP]]))
+
+
 def _direct_cycles(batch: int, rows: int, cols: int, channels: int, panels: int, target: Target, threads: int) -> float:
     """The estimate for direct sums."""
     per_panel = PANEL // _lanes(target)
-    compute = batch * rows * cols * 9.0 * channels * panels / _fma_per_cycle(target) * per_panel / 0.95 / threads
-    return max(compute, 9.0 * channels * panels * PANEL * 4 / _DRAM)
+    compute = batch * rows * cols * 9.0 * channels * panels / target.fma_per_cycle * per_panel / 0.95 / threads
+    return max(compute, 9.0 * channels * panels * PANEL * 4 / target.rates.dram)
 
 
 def winograd_alternatives(graph: Graph, node: Node, target: Target, threads: int) -> dict[str, float]:
@@ -122,18 +146,14 @@ def _lanes(target: Target) -> int:
     return min(PANEL, target.lanes(4))
 
 
-def _fma_per_cycle(target: Target) -> float:
-    return 1.0 if target.vector_bytes >= 64 else 2.0
-
-
 def _cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) -> float:
     """The estimate, whichever of arithmetic and memory is slower."""
     g = s.geometry
-    per_panel, rate = PANEL // _lanes(target), _fma_per_cycle(target)
+    per_panel, rate, memory = PANEL // _lanes(target), target.fma_per_cycle, target.rates
     groups = panels // s.group
     # A turn of the inner loop waits for its FMAs, or for the loads of pixels (two a cycle) and weights, or for latency.
     turn = sum(count * max(w * s.group * per_panel / rate, w / 2 + s.group * per_panel / rate, 5.0) for w, count in s.tiles)
-    stores = 3.0 * -(-g.channels // 128) * g.per_block * s.group * per_panel / rate + 6.0 * sum(c for _, c in s.tiles)
+    stores = 3.0 * g.chunks * g.per_block * s.group * per_panel / rate + 6.0 * sum(c for _, c in s.tiles)
     products = g.points * (turn * g.channels + stores)  # of one block and group
     slow = 1.0 if target.vector_bytes >= 64 else 1.3
     t_in, t_out = (slow * t for t in _TRANSFORM[g.m])
@@ -143,21 +163,21 @@ def _cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) -> f
     m_block = 4.0 * g.points * g.per_block * s.group * PANEL
     items = g.blocks if s.fused else g.blocks * groups
     share = -(-items // threads)  # of the busiest thread
-    once = u_bytes / _DRAM  # weights of this layer were evicted by those of the others
+    once = u_bytes / memory.dram  # weights of this layer were evicted by those of the others
     if s.fused:
         outside = v_block + m_block > 0.7 * target.l2
-        again = u_bytes / (_L3 if u_bytes + v_block > 0.8 * target.l2 else _L2)
+        again = u_bytes / (memory.l3 if u_bytes + v_block > 0.8 * target.l2 else memory.l2)
         block = max(groups * products, again) + 0.35 * min(groups * products, again)
-        block += g.per_block * (cb * t_in + panels * t_out) + (groups * v_block / _L3 if outside else 0.0)
+        block += g.per_block * (cb * t_in + panels * t_out) + (groups * v_block / memory.l3 if outside else 0.0)
         return max(share * block, once * (1.0 if threads == 1 else 1.2))  # each thread reads all weights
     shared_v = g.blocks * v_block
-    item_v = v_block / (_L2 if v_block < 0.5 * target.l2 and not s.panel_outer else _L3)
+    item_v = v_block / (memory.l2 if v_block < 0.5 * target.l2 and not s.panel_outer else memory.l3)
     u_group = u_bytes / groups
-    item_u = u_group / (_L2 if s.panel_outer and u_group < 0.5 * target.l2 else _L3)
+    item_u = u_group / (memory.l2 if s.panel_outer and u_group < 0.5 * target.l2 else memory.l3)
     item = max(products, item_v + item_u) + 0.2 * min(products, item_v + item_u) + g.per_block * s.group * t_out
     if m_block > 0.5 * target.l2:
-        item += 2 * m_block / _L3
-    transform = g.tiles * cb * t_in / threads + 2 * shared_v / _L3 / threads * (shared_v > target.l2 / 2)
+        item += 2 * m_block / memory.l3
+    transform = g.tiles * cb * t_in / threads + 2 * shared_v / memory.l3 / threads * (shared_v > target.l2 / 2)
     return max(share * item, once) + 0.15 * min(share * item, once) + transform + _BARRIER
 
 

@@ -75,12 +75,15 @@ def test_no_two_threads_meet_in_memory(seed: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_joined_maps_take_memory_part_by_part(batch: int) -> None:
-    plan = compiler.compile_plan(skip_connections(batch), Options(threads=2), TARGET)
-    assert races(plan) == []
+def test_joined_maps_take_memory_part_by_part(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = compiler.compile_plan(skip_connections(batch, size=96), Options(threads=2), TARGET)
     assert plan.over_bound <= 0.1
     joined = 4 * batch * 64 * 96 * 96  # with the first half alive all the time the second one would be empty for long
     assert plan.scratch_offset < 1.6 * joined
+    monkeypatch.setattr("diptych.schedule.plan._ENOUGH", (1.0, 0))  # in a small one too
+    small = compiler.compile_plan(skip_connections(batch, levels=2, size=16), Options(threads=2), TARGET)
+    assert sum(f == ("border",) for f in small.fused) > 4
+    assert races(small) == []
 
 
 def test_the_simulation_sees_a_missing_barrier() -> None:
