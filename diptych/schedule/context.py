@@ -42,6 +42,9 @@ class Halo:
         """The part of the bytes that is not border."""
         return prod(1 - (lo + hi) / max(d, 1) for (lo, hi), d in zip(self.pads, self.outer[2:-1], strict=True))
 
+_PAGE, _WAYS, _LINE = 4096, 8, 16  # bytes that the sets of L1 span, lines of a set, floats of a line
+_COLUMNS = 256  # of a product that pays for a copy of its rows
+
 
 @dataclass(slots=True)
 class Buffer:
@@ -90,6 +93,7 @@ class Context:
     offered: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by key: the options there were, the default first
     governed: dict[int, list[str]] = field(default_factory=dict)  # by value: the keys that its steps depend on
     tilings: dict[int, Tiling] = field(default_factory=dict)  # results of convolutions by direct sums -> how
+    spread: dict[View, View] = field(default_factory=dict)  # matrices whose rows fight for places in L1 -> copies
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------
@@ -166,6 +170,23 @@ class Context:
         out = self.temp(source.shape, source.dtype)
         self.call(make_copy(source.operand, out.operand, self.target), (source, out), name)
         return out
+
+    def spread_rows(self, a: View, columns: int) -> View:
+        """`a` for a product by so many columns, its rows a line further apart where they would fight for places in L1.
+
+        The rows of a register tile are read side by side. At distances of whole pages they all fall into one set, of
+        fewer lines than there are rows.
+        """
+        rows, depth = a.shape[-2:]
+        distance = abs(a.strides[-2]) * itemsize(a.dtype)
+        if distance == 0 or distance % _PAGE or rows <= _WAYS or columns < _COLUMNS or a.strides[-1] != 1:
+            return a
+        if a not in self.spread or self.buffers[a.buffer].kind == "input":  # an input may be written to in between
+            strides = contiguous((*a.shape[:-1], depth + _LINE))
+            out = View(self.temp((*a.shape[:-1], depth + _LINE)).buffer, 0, a.shape, strides, a.dtype)
+            self.call(make_copy(a.operand, out.operand, self.target), (a, out), fused=("pack",))
+            self.spread[a] = out
+        return self.spread[a]
 
     def call(self, kernel: Kernel, args: Sequence[View], name: str = "", fused: Sequence[str] = ()) -> None:
         """Append a kernel call; one on nothing is dropped."""

@@ -121,6 +121,7 @@ def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr:
     target = out if out.strides[-1] == 1 or n == 1 else ctx.temp(out.shape)
     if 0 in out.shape:
         return
+    a = ctx.spread_rows(a, n)
     walks = [list(a.strides[:-1]), [*w_batch, 0], *(list(v.strides[:-1]) for v in views), list(target.strides[:-1])]
     dims, merged = _merge([*batch, m], walks)
     if merged[1][-1]:  # m is 1 and fell away: the last axis left is a batch axis, along which the weights change

@@ -156,3 +156,20 @@ def test_few_queries_stay_in_registers(target: str) -> None:
     assert len(loops) >= 3  # scores, weights, weights by values
     for loop in loops:
         assert loop.stack == [], "\n".join(loop.lines)
+
+
+# The first number of rows whose register tiles are so many pairs wide, odd ones with a pair of one row.
+@pytest.mark.parametrize("rows", [48, 49, 51, 53, 58, 62, 65, 67, 69, 89])
+def test_strassen_tiles_of_every_width_stay_in_registers(rows: int) -> None:
+    machine = host.find("x86-64-v4")
+    g = Builder("product")
+    plan = plan_of(g.finish({"y": matmul(g, rows, 256, 256)}), machine, threads=2)
+    module = ir.Module("inspected")
+    (kernel,) = [k for k in plan.kernels if k.kind == "strassen"]
+    emit_kernel(module, kernel, "kernel", machine).linkage = "external"
+    loops = [loop for loop in innermost_loops(assembly(module, machine)) if loop.fmas]
+    for width, _ in kernel.params.tiles:
+        assert any(len(loop.fmas) == 2 * width for loop in loops)
+    for loop in loops:
+        assert loop.stack == [], "\n".join(loop.lines)
+        assert loop.reloads == [], "\n".join(loop.lines)

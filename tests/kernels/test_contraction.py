@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 import diptych
+from diptych import compiler
 from diptych.ir import Graph, TensorType
 from diptych.ops import Conv, ConvTranspose
 from diptych.ops.build import Builder
+from diptych.options import Options
+from diptych.targets import host
 from diptych.targets.numpy import interpret
 
 
@@ -42,6 +45,25 @@ def test_products_of_activations(rng: np.random.Generator, ta: bool, tb: bool) -
     q = g.input("q", TensorType((2, 3, 11, 19) if ta else (2, 3, 19, 11)))
     k = g.input("k", TensorType((2, 1, 23, 11) if tb else (2, 1, 11, 23)))
     _check(g.finish({"s": g.mul(g.matmul(q, k, ta, tb), 0.25)}), rng)
+
+
+def test_rows_a_page_apart_are_copied_once_for_all_products_of_them(rng: np.random.Generator) -> None:
+    """And only where there are more of them than a set of L1 has lines, and columns enough to pay."""
+    def build(rows: int, n: int, depth: int) -> Graph:
+        g = Builder("pages")
+        x = g.relu(g.input("x", TensorType((2, rows, depth))))
+        return g.finish([g.matmul(x, g.constant(_normal(rng, depth, n))) for _ in range(2)])
+
+    def copies(graph: Graph) -> int:
+        plan = compiler.compile_plan(graph, Options(accuracy="strict"), host.find("x86-64-v4"))
+        return sum(fused == ("pack",) for fused in plan.fused)
+
+    graph = build(21, 272, 1024)
+    assert copies(graph) == 1
+    _check(graph, rng, tolerance=1e-5)
+    assert copies(build(21, 272, 1040)) == 0
+    assert copies(build(21, 64, 1024)) == 0
+    assert copies(build(4, 272, 1024)) == 0
 
 
 def test_a_row_of_many_batches(rng: np.random.Generator) -> None:
