@@ -33,16 +33,17 @@ class Tiling:
 
 
 @cache
-def pixel_tiles(cols: int, most: int, vectors: int) -> tuple[tuple[int, int], ...]:
+def pixel_tiles(cols: int, most: int, vectors: int, avoid: tuple[int, ...] = ()) -> tuple[tuple[int, int], ...]:
     """Cut `cols` pixels into tiles of at most two widths <= `most` with the least time in the registers.
 
     A tile of w columns and `vectors` accumulators a column costs max(w * vectors, 8) FMA slots per reduction
-    element (below 8 the latency of the FMA shows) plus a little per tile for its loads and its loop.
+    element (below 8 the latency of the FMA shows) plus a little per tile for its loads and its loop. Widths to
+    `avoid` are left out where others can do.
     """
     best: tuple[float, tuple[tuple[int, int], ...]] | None = None
     for a in range(min(most, cols), 0, -1):
         for b in range(a, -1, -1):
-            if b == a:
+            if b == a or a in avoid or b in avoid:
                 continue
             # the fewest tiles of width b that complete the row
             counts = [(cols - a * i) // b if b and (cols - a * i) % b == 0 else (0 if cols == a * i else -1)
@@ -55,7 +56,9 @@ def pixel_tiles(cols: int, most: int, vectors: int) -> tuple[tuple[int, int], ..
                 if best is None or cost < best[0] - 1e-9:
                     best = (cost, ((a, na), (b, nb)) if nb else ((a, na),))
                 break
-    assert best is not None
+    if best is None:
+        assert avoid, "some width up to the most always fits"
+        return pixel_tiles(cols, most, vectors)
     return best[1]
 
 

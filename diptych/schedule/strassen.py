@@ -27,6 +27,7 @@ __all__ = ["lower_strassen", "pack_strassen"]
 
 _ROWS, _COLUMNS, _DEPTH = 48, 192, 96  # smaller products gain less than the sums cost
 _HALF = 128  # longest stretch: its sums are rounded like a chain of that many additions
+_SPILLS = {16: (11,)}  # lanes -> widths of tiles that LLVM does not keep in registers at every depth (seen by the tests)
 _PASS = 1024  # depth whose weights (7/4 of the usual) stay in L2 beside the rows
 
 
@@ -82,7 +83,7 @@ def _params(target: Target, threads: int, batch: int, rows: int, n: int, depth: 
     per_panel = PANEL // min(PANEL, target.lanes(4))
     pairs = 2 if per_panel == 1 and n > 2 * PANEL else 1
     most = max(1, (target.registers - per_panel * pairs - 1) // (per_panel * pairs))
-    tiles = pixel_tiles(-(-rows // 2), min(most, 28), per_panel * pairs)
+    tiles = pixel_tiles(-(-rows // 2), min(most, 28), per_panel * pairs, _SPILLS.get(target.lanes(4), ()))
     count = sum(c for _, c in tiles)
     stretches = depth // (2 * half)
     per_pass = max(d for d in range(1, stretches + 1) if stretches % d == 0 and (d == 1 or d * 2 * half <= _PASS))
