@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.imperative import deliver
 from diptych.mxnet.symbol import run
+from diptych.mxnet.symbol.node import topological
+from diptych.mxnet.tape import CallNode
 
 if TYPE_CHECKING:
     from diptych.mxnet.symbol.symbol import Symbol
@@ -30,6 +32,7 @@ class CachedOp:
         self._symbol = sym
         self._flags = dict(flags)
         self._names = sym.list_inputs()
+        self._operators = sum(n.op is not None for n in topological(sym._heads))
         self._monitor: Any = None
         self._monitor_all = False
 
@@ -37,6 +40,7 @@ class CachedOp:
         if len(args) != len(self._names):
             raise MXNetError(f"the graph takes {len(self._names)} arrays ({', '.join(self._names)}), {len(args)} were given")
         results = run.run(self._symbol, dict(zip(self._names, args)), self._monitor, self._monitor_all)
+        self._describe(results)
         context = args[0]._ctx if args else None
         if context is not None:
             for r in results:
@@ -46,9 +50,21 @@ class CachedOp:
             results = deliver([r._data for r in results], out if isinstance(out, (list, tuple)) else [out], node)
         return results[0] if len(results) == 1 else results
 
+    def _describe(self, results: list[Any]) -> None:
+        """Tell the tape which symbol its step is, and whether `autograd.get_symbol` shows it as its operators or as one."""
+        for r in results[:1]:
+            node = r._entry.node if r._entry is not None else None
+            if isinstance(node, CallNode) and node.source is None:
+                inline = not self._flags.get("static_alloc") and self._operators <= int(self._flags.get("inline_limit", 2))
+                node.source = self._symbol, inline
+
     def get_optimized_symbol(self) -> Symbol:
         """The symbol that runs."""
         return self._symbol
 
     def _register_op_hook(self, callback: Any, monitor_all: bool = False) -> None:
-        self._monitor, self._monitor_all = callback, monitor_all
+        def watch(name: str, operator: str | None, array: Any) -> None:
+            if operator is not None:  # variables are seen as the operands of operators
+                callback(name, operator, array)
+
+        self._monitor, self._monitor_all = watch, monitor_all

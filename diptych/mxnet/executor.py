@@ -156,7 +156,7 @@ class Executor:
 
     def set_monitor_callback(self, callback: Any, monitor_all: bool = False) -> None:
         """Call `callback(name, array)` for every operator's outputs (monitor_all: inputs too)."""
-        self._monitor, self._monitor_all = callback, monitor_all
+        self._monitor, self._monitor_all = lambda name, operator, array: callback(name, array), monitor_all
 
     # -- parameters and shapes --------------------------------------------------------------------------------
     def copy_params_from(self, arg_params: dict[str, Any], aux_params: dict[str, Any] | None = None,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diptych.ir import Array
     from diptych.mxnet.ndarray.ndarray import NDArray
     from diptych.mxnet.ops.prepare import Prepared
+    from diptych.mxnet.symbol.symbol import Symbol
 
 __all__ = ["USED", "CallNode", "Entry", "Node", "State", "Variable", "backward", "settle", "state"]
 
@@ -96,7 +97,8 @@ class CallNode(Node):
     def __init__(self, prepared: Prepared, entries: Sequence[Entry | None], args: Sequence[Array | tuple[CallNode, int]]) -> None:
         super().__init__(entries, prepared.visible)
         self.prepared = prepared
-        self.source: tuple[str, dict[str, str]] | None = None  # operator and attributes, where it was called by name
+        # What was called: an operator by its name, with attributes; or a symbol, shown by `get_symbol` as its operators or as one.
+        self.source: tuple[str, dict[str, str]] | tuple[Symbol, bool] | None = None
         self.args: list[Array | tuple[CallNode, int]] | None = list(args)
         self.results: list[Array] | None = None
         self.error: MXNetError | None = None  # what computing the results ended in

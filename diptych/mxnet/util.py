@@ -89,8 +89,8 @@ def _wrapped(func: Any, scope: Any) -> Any:
         # As in MXNet, what is inherited runs in the scope too: `initialize` of a decorated block makes arrays of its kind.
         for name, method in inspect.getmembers(func, lambda m: inspect.isfunction(m) or isinstance(m, property)):
             if isinstance(method, property):
-                setattr(func, name, property(*(_wrapped(f, scope) if f else None for f in (method.fget, method.fset, method.fdel)),
-                                             method.__doc__))  # fmt: skip
+                get, put, delete = (None if f is None else _wrapped(f, scope) for f in (method.fget, method.fset, method.fdel))
+                setattr(func, name, property(get, put, delete, method.__doc__))
             elif isinstance(inspect.getattr_static(func, name), staticmethod):
                 setattr(func, name, staticmethod(_wrapped(method, scope)))
             elif name not in ("__getattribute__", "__getattr__", "__setattr__", "__del__"):

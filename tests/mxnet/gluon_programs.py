@@ -140,7 +140,7 @@ def symbol_cells(mx: Any, folder: Path) -> Any:
         assert sorted(cell.pack_weights(split)) == sorted(k for k in values if k.startswith("c_"))
         out[kind] = [v.asnumpy().tolist() for v in executor.forward()]
         assert [v.shape for v in executor.outputs] == out_shapes
-        out[kind + " names"] = [[float(ord(c)) for c in " ".join(names + group.list_outputs())]]
+        out[kind + " names"] = [" ".join(names + group.list_outputs())]
     return out
 
 
@@ -154,6 +154,58 @@ def unknown_attributes(mx: Any, folder: Path) -> Any:
         refused = 1
     named = mx.sym.broadcast_maximum(mx.sym.Variable("a"), mx.sym.Variable("b"), axis=1)
     return [mx.nd.broadcast_maximum(a, b, axis=1).asnumpy().tolist(), named.eval(a=a, b=b)[0].asnumpy().tolist(), refused]
+
+
+def splits(mx: Any, folder: Path) -> Any:
+    """Uneven parts of a batch."""
+    x = mx.nd.arange(21).reshape((7, 3))
+    cases = ((4, 0), (3, 0), (9, 0), (2, 1))
+    return [[part.asnumpy().tolist() for part in mx.gluon.utils.split_data(x, n, axis, even_split=False)] for n, axis in cases]
+
+
+def symbol_block_names(mx: Any, folder: Path) -> Any:
+    """How files name the parameters of blocks made from symbols, alone and inside of others."""
+    x = mx.sym.var("data")
+    two = mx.sym.FullyConnected(mx.sym.BatchNorm(x, name="net3_bn"), num_hidden=3, name="net3_fc")
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.SymbolBlock(two, x), mx.gluon.nn.Dense(2))
+    net.initialize()
+    net(mx.nd.ones((2, 4)))
+    net.save_parameters(str(folder / "symbol.params"))
+    names = sorted(mx.nd.load(str(folder / "symbol.params")))
+    return [" ".join(names)]
+
+
+def hooks(mx: Any, folder: Path) -> Any:
+    """What hooks of operators are told."""
+    nn = mx.gluon.nn
+    told = []
+    for everything in (False, True):
+        net = nn.HybridSequential(prefix="net_")
+        with net.name_scope():
+            net.add(nn.Conv2D(2, 1), nn.Activation("relu"), nn.MaxPool2D(), nn.LeakyReLU(0.1), nn.Dense(3))
+        net.initialize()
+        net.hybridize()
+        net.register_op_hook(lambda name, kind, _: told.append((name, kind)), everything)
+        net(mx.nd.ones((1, 2, 4, 4)))
+    texts = [t.decode() if isinstance(t, bytes) else t for pair in told for t in pair]
+    return [" ".join(texts)]
+
+
+def recorded_symbols(mx: Any, folder: Path) -> Any:
+    """The operators of what was recorded, with a hybridized block inside as one or as its operators."""
+    out = []
+    for limit in (0, 2, 3):
+        net = mx.gluon.nn.HybridSequential()
+        for _ in range(3):
+            net.add(mx.gluon.nn.Dense(4))
+        net.initialize()
+        net.hybridize(inline_limit=limit)
+        with mx.autograd.record():
+            y = net(mx.nd.ones((2, 5))) * 2
+        nodes = json.loads(mx.autograd.get_symbol(y).tojson())["nodes"]
+        out.append(" ".join(sorted(n["op"] for n in nodes)))
+    return out
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ def close(a, b, tolerance):
         assert a.keys() == b.keys()
         for k in a:
             close(a[k], b[k], tolerance)
-    elif isinstance(a, list) and any(isinstance(x, list) for x in a):
+    elif isinstance(a, str):
+        assert a == b
+    elif isinstance(a, list) and any(isinstance(x, (list, str)) for x in a):
         assert len(a) == len(b)
         for x, y in zip(a, b):
             close(x, y, tolerance)
@@ -75,7 +77,9 @@ def test_we_read_files_of_mxnet(tmp_path):
 
 
 @needs_mxnet
-@pytest.mark.parametrize("program", ["contrib_cells", "dynamic_unroll", "symbol_cells", "unknown_attributes"])
+@pytest.mark.parametrize("program", [
+    "contrib_cells", "dynamic_unroll", "symbol_cells", "unknown_attributes", "splits", "symbol_block_names", "hooks", "recorded_symbols",
+])  # fmt: skip
 def test_programs_give_the_numbers_of_mxnet(program, tmp_path):
     close(getattr(gluon_programs, program)(mx, tmp_path), on_mxnet(program, tmp_path), 2e-4)
 
@@ -123,6 +127,33 @@ def test_fused_layers_inside_of_hybridized_networks_infer_their_sizes(layers, bi
     assert layer.l0_i2h_weight.shape == (20, 7)
     if bidirectional:
         assert layer.r0_i2h_weight.shape == (20, 7)
+
+
+def test_rows_of_sparse_parameters_lie_in_their_context():
+    weight = gluon.Parameter("w", shape=(4, 2), stype="row_sparse")
+    weight.initialize(init="one", ctx=[mx.cpu(1), mx.cpu(2)])
+    gluon.Trainer([weight], "sgd")
+    for i in (1, 2):
+        rows = weight.row_sparse_data(nd.array([0, 3], ctx=mx.cpu(i)))
+        assert rows.context == mx.cpu(i)
+        np.testing.assert_array_equal(rows.asnumpy(), [[1, 1], [0, 0], [0, 0], [1, 1]])
+
+
+def test_a_network_of_float64_infers_its_shapes():
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3), nn.BatchNorm(), nn.Dense(2))
+    net.initialize()
+    net.cast("float64")
+    assert net(nd.ones((2, 3, 8, 8), dtype="float64")).dtype == np.float64
+
+
+def test_a_network_made_under_numpys_shape_rules():
+    with mx.util.np_shape(), mx.util.np_array():
+        layer = nn.Dense(3)
+        layer.initialize()
+        assert layer.weight.shape == (3, -1)
+        assert layer(mx.np.ones((2, 5))).shape == (2, 3)
+        assert layer.weight.shape == (3, 5)
 
 
 def test_simple_network_learns():

@@ -9,11 +9,12 @@ from diptych.mxnet import ndarray, symbol
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.cached_op import CachedOp
 from diptych.mxnet.gluon.block import Block
-from diptych.mxnet.gluon.parameter import DeferredInitializationError, Parameter
+from diptych.mxnet.gluon.parameter import DeferredInitializationError
 from diptych.mxnet.gluon.parameter_dict import ParameterDict
 from diptych.mxnet.gluon.scope import flatten, gather, regroup
 from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.symbol.np_symbol import NumpySymbol
+from diptych.mxnet.symbol.infer import infer_shape
 from diptych.mxnet.symbol.symbol import Symbol
 from diptych.mxnet.util import is_np_array
 
@@ -87,13 +88,13 @@ class HybridBlock(Block):
         if backend is not None:
             raise MXNetError(f"backend {backend!r} is not registered; hybridized blocks are compiled by diptych itself")
         self._active = active
-        self._flags = {"static_alloc": static_alloc, "static_shape": static_shape, **kwargs}
+        self._flags = {"static_alloc": static_alloc, "static_shape": static_shape, "inline_limit": inline_limit, **kwargs}
         if clear:
             self._clear_cached_op()
         if active and (self._forward_hooks or self._forward_pre_hooks):
             warnings.warn(f'"{self}" is being hybridized while still having forward hook/pre-hook. If "{self}" is a child of '
                           "HybridBlock, the hooks will not take effect.", stacklevel=2)  # fmt: skip
-        super().hybridize(active, static_alloc=static_alloc, static_shape=static_shape, **kwargs)
+        super().hybridize(active, static_alloc=static_alloc, static_shape=static_shape, inline_limit=inline_limit, **kwargs)
 
     def cast(self, dtype: Any) -> None:
         """Change the element type of all parameters."""
@@ -207,7 +208,9 @@ class HybridBlock(Block):
         """Find the shapes of the parameters from those of the inputs."""
         inputs, out = self._get_graph(*args)
         flat = [x for x in flatten(args, "input")[0] if x is not None]
-        found, _, states = out.infer_shape(**{s.name: x.shape for s, x in zip(inputs, flat) if s.name in set(out.list_inputs())})
+        used = set(out.list_inputs())
+        given = {str(s.name): x for s, x in zip(inputs, flat) if s.name in used}
+        found, _, states = infer_shape(out, False, (), {k: x.shape for k, x in given.items()}, {k: x.dtype for k, x in given.items()})
         if found is None:
             raise ValueError(f"the shapes of the inputs {[x.shape for x in flat]} do not tell those of all parameters of {self.name}")
         shapes = dict(zip(out.list_arguments(), found)) | dict(zip(out.list_auxiliary_states(), states))
@@ -346,8 +349,11 @@ class SymbolBlock(HybridBlock):
             if "__init__" in about and about["__init__"] not in ("None", ""):
                 options["init"] = about["__init__"]
             shared = params is not None and name in params
-            param = self._params.get(name, allow_deferred_init=True, **({} if shared else options))
-            self._reg_params[_attribute(name, self._reg_params)] = param
+            self._params.get(name, allow_deferred_init=True, **({} if shared else options))
+        # Files name the parameters without what all their names begin with, as MXNet's do.
+        first, last = min(self._params, default=""), max(self._params, default="")
+        start = next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
+        self._reg_params = {name[start:]: param for name, param in self._params.items()}
         self._cached_graph = flat, out
 
     def _alias(self) -> str:
@@ -400,7 +406,3 @@ def _types(out: Symbol) -> dict[str, Any]:
         return {}
     types = dict(zip(out.list_arguments(), found or ())) | dict(zip(out.list_auxiliary_states(), states or ()))
     return {k: v for k, v in types.items() if v is not None}
-
-
-def _attribute(name: str, taken: dict[str, Parameter]) -> str:
-    return name if name not in taken else f"{name}_{len(taken)}"

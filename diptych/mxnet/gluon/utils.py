@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.mxnet import ndarray
+from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray
 
 if TYPE_CHECKING:
@@ -27,18 +28,16 @@ def split_data(data: NDArray, num_slice: int, batch_axis: int = 0, even_split: b
 
     >>> from diptych.mxnet import nd
     >>> [x.shape for x in split_data(nd.zeros((5, 2)), 2, even_split=False)]
-    [(2, 2), (3, 2)]
+    [(3, 2), (2, 2)]
     """
     size = data.shape[batch_axis]
     if even_split and size % num_slice:
         raise ValueError(f"data with shape {data.shape} cannot be evenly split into {num_slice} slices along axis {batch_axis}. Use a "
                          f"batch size that's multiple of {num_slice} or set even_split=False to allow uneven partitioning of data.")  # fmt: skip
-    step = size // num_slice
-    if not even_split and size < num_slice:
-        step, num_slice = 1, size
-    ends = [i * step for i in range(num_slice)] + [size]
+    step, more = divmod(size, num_slice)  # the first parts are longer by one where it is uneven
+    ends = list(itertools.accumulate([step + 1] * more + [step] * (num_slice - more), initial=0))
     if batch_axis == 0:
-        return [data[a:b] for a, b in itertools.pairwise(ends)]
+        return [data[a:b] if a < b else wrap(data._data[:0].copy()) for a, b in itertools.pairwise(ends)]
     return [ndarray.slice_axis(data, batch_axis, a, b) for a, b in itertools.pairwise(ends)]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from diptych.frontends.mxnet.arrays import Csr, RowSparse
 from diptych.mxnet.base import MXNetError, NotSupportedForSparseNDArray, mx_real_t
+from diptych.mxnet.context import usable
 from diptych.mxnet.ndarray.ndarray import NDArray, context_for_new
 from diptych.mxnet.ndarray.register import module_getattr
 
@@ -67,7 +68,9 @@ class BaseSparseNDArray(NDArray):
         """Copy the values into another array, or to a context."""
         if isinstance(other, NDArray):
             return super().copyto(other)
-        return labelled(np.array(self._data), type(self), self)
+        made = labelled(np.array(self._data), type(self))
+        made._ctx = usable(other)
+        return made
 
     def check_format(self, full_check: bool = True) -> None:
         """Nothing can be wrong with an array whose values are kept dense."""

@@ -118,8 +118,9 @@ def _known(symbol: Symbol, args: Sequence[Any], kwargs: dict[str, Any], what: st
     return {k: v for k, v in (dict(zip(names, args)) | kwargs).items() if v is not None}
 
 
-def infer_shape(symbol: Symbol, partial: bool, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The three lists of `Symbol.infer_shape`."""
+def infer_shape(symbol: Symbol, partial: bool, args: Sequence[Any], kwargs: dict[str, Any],
+                types: dict[str, Any] | None = None) -> Any:  # fmt: skip
+    """The three lists of `Symbol.infer_shape`; `types`: element types of variables, where they are known too."""
     known = _known(symbol, args, kwargs, "shape")
     for k, v in known.items():
         if not isinstance(v, (tuple, list)):
@@ -127,7 +128,7 @@ def infer_shape(symbol: Symbol, partial: bool, args: Sequence[Any], kwargs: dict
     graph = symbol.graph()
     try:
         found = FullInference(graph, {k: tuple(int(d) for d in v) for k, v in known.items()})
-        found._dtypes.update({(i, 0): DTYPE_NAMES[t] for i, t in _variable_dtypes(symbol, {}).items() if t})
+        found._dtypes.update({(i, 0): DTYPE_NAMES[t] for i, t in _variable_dtypes(symbol, {k: dtype_name(t) for k, t in (types or {}).items()}).items() if t})
         found.run()
     except DiptychError as error:
         raise MXNetError(f"Error in operator: {error}") from error

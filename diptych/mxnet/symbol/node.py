@@ -60,6 +60,8 @@ class SymNode:
             from diptych.mxnet.operator import property_of
 
             return len(property_of(self.attrs).list_outputs())
+        if self.op == "_CachedOp":
+            return len(self.subgraphs[0].heads)
         return output_count(self.op, self.attrs, visible=True)
 
     def output_name(self, index: int) -> str:

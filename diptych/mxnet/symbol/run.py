@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from diptych.errors import DiptychError
 from diptych.frontends.mxnet.convert import Effects, convert_node
 from diptych.frontends.mxnet.symbol_graph import SymbolNode
-from diptych.frontends.mxnet.symbol_schema import output_count
+from diptych.frontends.mxnet.symbol_schema import input_names, output_count
 from diptych.ir import TensorType
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.imperative import call, invoke_all, type_of, wrap
@@ -30,7 +30,11 @@ __all__ = ["prepared_symbol", "run"]
 
 
 def run(symbol: Symbol, operands: Mapping[str, NDArray], monitor: Any = None, monitor_all: bool = False) -> list[NDArray]:
-    """The outputs of a symbol for arrays by variable name, recorded when recording is on."""
+    """The outputs of a symbol for arrays by variable name, recorded when recording is on.
+
+    `monitor(name, operator, array)` is called for every operator's outputs; monitor_all: for its operands too, and for the
+    variables among them with None for the operator.
+    """
     order = topological(symbol._heads)
     if monitor is None and len(order) > 1:
         variables = [n for n in order if n.op is None]
@@ -63,10 +67,13 @@ def stepwise(order: list[SymNode], heads: Any, operands: Mapping[str, NDArray], 
     for n in order:
         if n.op is None:
             env[id(n)] = [operands[n.name]]
-            if monitor is not None and monitor_all:
-                monitor(n.name, operands[n.name])
             continue
         xs = [env[id(m)][k] for m, k in n.inputs]
+        if monitor is not None and monitor_all:
+            for i, (m, x) in enumerate(zip((m for m, _ in n.inputs), xs)):
+                if m.op is None:
+                    monitor(m.name, None, wrap(x._data))
+                monitor(f"{n.name}_{_input_label(n, i)}", n.op, wrap(x._data))
         if n.op == np_call.OP:
             env[id(n)] = np_call.run(n.attrs, xs)
         elif n.subgraphs:
@@ -75,8 +82,25 @@ def stepwise(order: list[SymNode], heads: Any, operands: Mapping[str, NDArray], 
             env[id(n)] = invoke_all(n.op, xs, n.attrs, shape=shapes.get(n.name) if shapes and not xs else None)
         if monitor is not None:
             for k, y in enumerate(env[id(n)]):
-                monitor(n.output_name(k), wrap(y._data))
+                monitor(n.output_name(k), n.op, wrap(y._data))
     return [env[id(n)][k] for n, k in heads]
+
+
+# Operators of one operand that have a name for it, in what hooks and monitors are told.
+_NAMED_OPERAND = frozenset({
+    "Dropout", "GridGenerator", "IdentityAttachKLSparseReg", "L2Normalization", "LRN", "LeakyReLU", "MakeLoss", "Pad", "Pooling",
+    "SequenceLast", "SequenceMask", "SequenceReverse", "SliceChannel", "SwapAxis", "_CrossDeviceCopy", "_contrib_BilinearResize2D",
+    "_contrib_MultiBoxPrior", "_contrib_index_array", "_contrib_quadratic", "depth_to_space", "diag", "log_softmax", "repeat",
+    "reverse", "softmax", "space_to_depth", "squeeze", "tile",
+})  # fmt: skip
+
+
+def _input_label(node: SymNode, index: int) -> str:
+    """What an operand is called to those who watch: by its own name, or by its number where the operator has none for it."""
+    names = input_names(node.op or "", node.attrs) or find(node.op or "").inputs
+    if index >= len(names) or (len(names) == 1 and node.op not in _NAMED_OPERAND):
+        return f"input{index}"
+    return names[index]
 
 
 def prepared_symbol(symbol: Symbol, order: list[SymNode], variables: list[SymNode], arrays: list[NDArray]) -> Prepared | None:
