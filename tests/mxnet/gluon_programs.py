@@ -156,6 +156,28 @@ def unknown_attributes(mx: Any, folder: Path) -> Any:
     return [mx.nd.broadcast_maximum(a, b, axis=1).asnumpy().tolist(), named.eval(a=a, b=b)[0].asnumpy().tolist(), refused]
 
 
+def image_operators(mx: Any, folder: Path) -> Any:
+    """Operators on images, with the gradients of those that have one."""
+    image, out = mx.nd.image, []
+    numbers = (mx.nd.arange(2 * 4 * 6 * 3) * 1.7).sin().reshape((2, 4, 6, 3)) * 127 + 128
+    for kind in ("uint8", "float32"):
+        many = numbers.astype(kind)
+        one = many[0]
+        out += [image.flip_left_right(one), image.flip_top_bottom(one), image.adjust_lighting(one, (0.1, -0.2, 2.5))]
+        for x in (one, many):
+            if kind == "float32":  # OpenCV's weights for bytes have 11 bits: a level more or less
+                out += [image.resize(x, (7, 3)), image.resize(x, 5, True)]
+            out += [image.crop(x, 1, 2, 3, 2), image.to_tensor(x),
+                    image.normalize(image.to_tensor(x), (0.1, 0.2, 0.3), (1, 2, 3)), image.normalize(image.to_tensor(x), 0.5, 0.25)]  # fmt: skip
+    x = numbers.copy()
+    x.attach_grad()
+    with mx.autograd.record():
+        y = image.normalize(image.crop(x, 1, 0, 4, 3).transpose((0, 3, 1, 2)), (1, 2, 3), (4, 5, 6))
+    y.backward()
+    cropped = mx.sym.image.crop(mx.sym.Variable("x"), 0, 1, 2, 2)
+    return [v.asnumpy().astype("float32").tolist() for v in (*out, x.grad, cropped.eval(x=numbers)[0])]
+
+
 def splits(mx: Any, folder: Path) -> Any:
     """Uneven parts of a batch."""
     x = mx.nd.arange(21).reshape((7, 3))

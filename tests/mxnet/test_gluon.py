@@ -79,6 +79,7 @@ def test_we_read_files_of_mxnet(tmp_path):
 @needs_mxnet
 @pytest.mark.parametrize("program", [
     "contrib_cells", "dynamic_unroll", "symbol_cells", "unknown_attributes", "splits", "symbol_block_names", "hooks", "recorded_symbols",
+    "image_operators",
 ])  # fmt: skip
 def test_programs_give_the_numbers_of_mxnet(program, tmp_path):
     close(getattr(gluon_programs, program)(mx, tmp_path), on_mxnet(program, tmp_path), 2e-4)
@@ -154,6 +155,17 @@ def test_a_network_made_under_numpys_shape_rules():
         assert layer.weight.shape == (3, -1)
         assert layer(mx.np.ones((2, 5))).shape == (2, 3)
         assert layer.weight.shape == (3, 5)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda image, x: image.crop(x, 4, 0, 3, 2), "not inside"),
+    (lambda image, x: image.normalize(x), "to_tensor"),
+    (lambda image, x: image.resize(x, (0, 3)), "positive"),
+    (lambda image, x: image.flip_left_right(nd.zeros((2, 4, 6, 3))), "height, width, channels"),
+])  # fmt: skip
+def test_image_operators_refuse_what_is_no_image(call, message):
+    with pytest.raises(mx.MXNetError, match=message):
+        call(mx.nd.image, nd.zeros((4, 6, 3))).asnumpy()
 
 
 def test_simple_network_learns():

@@ -7,6 +7,7 @@ from diptych.frontends.mxnet import (  # noqa: F401
     convert_create,
     convert_detection,
     convert_elementwise,
+    convert_image,
     convert_index,
     convert_nn,
     convert_norm,

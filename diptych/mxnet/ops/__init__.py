@@ -11,6 +11,7 @@ def load_all() -> None:
         contrib_ops,
         ctc,
         densities,
+        image_ops,
         linalg,
         numpy_linalg,
         random_ops,
