@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diptych.mxnet import registry
 from diptych.mxnet.ndarray.ndarray import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EvalMetric", "arrays", "check_label_shapes"]
+__all__ = ["EvalMetric", "alias", "arrays", "check_label_shapes", "register"]
 
 
 def check_label_shapes(labels: Any, preds: Any, wrap: bool = False, shape: bool = False) -> tuple[Any, Any]:
@@ -106,3 +107,7 @@ class EvalMetric:
 
 def _pairs(name: Any, value: Any) -> list[tuple[str, Any]]:
     return list(zip(name if isinstance(name, list) else [name], value if isinstance(value, list) else [value]))
+
+
+register = registry.get_register_func(EvalMetric, "metric")
+alias = registry.get_alias_func(EvalMetric, "metric")
