@@ -55,7 +55,7 @@ class Load:
                 logging.info("Initialized %s by loading", name)
             return
         if self.default_init is None:
-            raise AssertionError(f"Cannot Initialize {name}. Not found in loaded param and no default Initializer is provided.")
+            raise AssertionError(f"Parameter {name}: it is not in the file, and there is no default_init")
         self.default_init(name, arr)
         if self.verbose:
             logging.info("Initialized %s by default", name)

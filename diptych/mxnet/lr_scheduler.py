@@ -31,11 +31,11 @@ class LRScheduler:
         self.warmup_final_lr = base_lr
         self.warmup_begin_lr = warmup_begin_lr
         if self.warmup_begin_lr > self.warmup_final_lr:
-            raise ValueError("Base lr has to be higher than warmup_begin_lr")
+            raise ValueError("warmup_begin_lr must not exceed base_lr")
         if self.warmup_steps < 0:
-            raise ValueError("Warmup steps has to be positive or 0")
+            raise ValueError("warmup_steps must not be negative")
         if warmup_mode not in ("linear", "constant"):
-            raise ValueError("Supports only linear and constant modes of warmup")
+            raise ValueError("warmup_mode is 'linear' or 'constant'")
         self.warmup_mode = warmup_mode
 
     def get_warmup_lr(self, num_update: int) -> float:
@@ -58,9 +58,9 @@ class FactorScheduler(LRScheduler):
                  warmup_steps: int = 0, warmup_begin_lr: float = 0, warmup_mode: str = "linear") -> None:  # fmt: skip
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         if step < 1:
-            raise ValueError("Schedule step must be greater or equal than 1 round")
+            raise ValueError("a schedule needs steps of at least 1")
         if factor > 1.0:
-            raise ValueError("Factor must be no more than 1 to make lr reduce")
+            raise ValueError("factor must not exceed 1: rates go down")
         self.step = step
         self.factor = factor
         self.stop_factor_lr = stop_factor_lr
@@ -90,11 +90,11 @@ class MultiFactorScheduler(LRScheduler):
         if not isinstance(step, list) or not step:
             raise AssertionError("step must be a list of at least one count")
         if any(s < 1 for s in step):
-            raise ValueError("Schedule step must be greater or equal than 1 round")
+            raise ValueError("a schedule needs steps of at least 1")
         if any(b <= a for a, b in pairwise(step)):
-            raise ValueError("Schedule step must be an increasing integer list")
+            raise ValueError("the steps must be integers that increase")
         if factor > 1.0:
-            raise ValueError("Factor must be no more than 1 to make lr reduce")
+            raise ValueError("factor must not exceed 1: rates go down")
         self.step = step
         self.cur_step_ind = 0
         self.factor = factor
@@ -121,7 +121,7 @@ class _ToEnd(LRScheduler):
         if not isinstance(max_update, int):
             raise AssertionError(f"max_update must be an integer, not {max_update!r}")
         if max_update < 1:
-            raise ValueError("maximum number of updates must be strictly positive")
+            raise ValueError("max_update must be positive")
         self.base_lr_orig = base_lr
         self.max_update = max_update
         self.final_lr = final_lr

@@ -85,7 +85,7 @@ class FeedForward:
                  optimizer: Any = "sgd", initializer: Any = None, numpy_batch_size: int = 128,
                  arg_params: dict[str, NDArray] | None = None, aux_params: dict[str, NDArray] | None = None,
                  allow_extra_params: bool = False, begin_epoch: int = 0, **kwargs: Any) -> None:  # fmt: skip
-        warnings.warn("mxnet.model.FeedForward has been deprecated. Please use mxnet.mod.Module instead.", DeprecationWarning,
+        warnings.warn("FeedForward is old: mx.mod.Module has taken its place", DeprecationWarning,
                       stacklevel=2)  # fmt: skip
         self.sym_gen = None if not callable(symbol) or hasattr(symbol, "list_arguments") else symbol
         self.symbol = None if self.sym_gen is not None else symbol
@@ -101,21 +101,21 @@ class FeedForward:
     def _iterator(self, x: Any, y: Any, train: bool) -> DataIter:
         if not isinstance(x, (np.ndarray, NDArray)):
             if not hasattr(x, "provide_data"):
-                raise TypeError("X must be DataIter, NDArray or numpy.ndarray")
+                raise TypeError("X is a DataIter or an array")
             found: DataIter = x
             return found
         if y is None:
             if train:
-                raise ValueError("y must be specified when X is numpy.ndarray")
+                raise ValueError("an array X needs y, its labels")
             y = np.zeros(x.shape[0])
         if not isinstance(y, (np.ndarray, NDArray)):
-            raise TypeError("y must be ndarray when X is numpy.ndarray")
+            raise TypeError("y is an array where X is one")
         if x.shape[0] != y.shape[0]:
-            raise ValueError("The numbers of data points and labels not equal")
+            raise ValueError("X and y differ in length")
         if y.ndim == 2 and y.shape[1] == 1:
             y = y.reshape(-1)
         if y.ndim != 1:
-            raise ValueError("Label must be 1D or 2D (with 2nd dimension being 1)")
+            raise ValueError("y has one axis, or a second one of extent 1")
         size = min(int(x.shape[0]), self.numpy_batch_size)
         return NDArrayIter(x, y, size, shuffle=train, last_batch_handle="roll_over" if train else "pad")
 

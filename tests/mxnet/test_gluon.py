@@ -216,7 +216,7 @@ def test_parameters_by_structure_survive_a_file(tmp_path):
     other = gluon_programs.network(mx)
     other.load_parameters(str(tmp_path / "a.params"))
     np.testing.assert_array_equal(other(gluon_programs.images(mx)).asnumpy(), expected)
-    with pytest.raises(AssertionError, match="shape incompatible"):
+    with pytest.raises(AssertionError, match="another shape"):
         wrong = nn.HybridSequential()
         wrong.add(nn.Conv2D(7, 3, in_channels=3))
         wrong.load_parameters(str(tmp_path / "a.params"), ignore_extra=True)
@@ -315,7 +315,7 @@ def test_norm_is_clipped_over_all_arrays():
     xs = [nd.array([3.0]), nd.array([4.0])]
     assert gluon.utils.clip_global_norm(xs, 1.0) == pytest.approx(5.0)
     np.testing.assert_allclose([x.asscalar() for x in xs], [0.6, 0.8], rtol=1e-5)
-    with pytest.warns(UserWarning, match="nan or inf"):
+    with pytest.warns(UserWarning, match="not finite"):
         gluon.utils.clip_global_norm([nd.array([np.nan])], 1.0)
 
 

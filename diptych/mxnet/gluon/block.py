@@ -161,7 +161,7 @@ class Block:
         try:
             self.collect_params().save(filename, strip_prefix=self.prefix)
         except ValueError as e:
-            raise ValueError(f"{e}\nsave_params is deprecated. Using save_parameters may resolve this error.") from e
+            raise ValueError(f"{e}\nsave_params is an old name, and save_parameters may do it.") from e
 
     def load_parameters(self, filename: str, ctx: Any = None, allow_missing: bool = False, ignore_extra: bool = False,
                         cast_dtype: bool = False, dtype_source: str = "current") -> None:  # fmt: skip
@@ -182,7 +182,7 @@ class Block:
 
     def load_params(self, filename: str, ctx: Any = None, allow_missing: bool = False, ignore_extra: bool = False) -> None:
         """The old name of load_parameters."""
-        warnings.warn("load_params is deprecated. Please use load_parameters.", stacklevel=2)
+        warnings.warn("load_params is an old name: use load_parameters", stacklevel=2)
         self.load_parameters(filename, ctx, allow_missing, ignore_extra)
 
     def load_dict(self, param_dict: dict[str, NDArray], ctx: Any = None, allow_missing: bool = False, ignore_extra: bool = False,

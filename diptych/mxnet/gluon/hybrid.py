@@ -76,8 +76,8 @@ class HybridBlock(Block):
     def register_child(self, block: Block, name: str | None = None) -> None:
         """Make a HybridBlock a child of this one."""
         if not isinstance(block, HybridBlock):
-            raise ValueError(f"Children of HybridBlock must also be HybridBlock, but {block} has type {type(block)}. If you are using "
-                             "Sequential, please try HybridSequential instead.")  # fmt: skip
+            raise ValueError(f"a HybridBlock can only hold HybridBlocks: {block} has type {type(block)}. In place of "
+                             "Sequential, use HybridSequential")  # fmt: skip
         super().register_child(block, name)
         self._clear_cached_op()
 
@@ -125,7 +125,7 @@ class HybridBlock(Block):
             flat, self._in_format = flatten(args, "input")
             count = sum(x is not None for x in flat)
             if not count:
-                raise ValueError("All args are None and we do not support such a case. Please pass in at least one tensor.")
+                raise ValueError("a HybridBlock needs an array or a symbol, all arguments are None")
             inputs: list[Symbol] = []
             placed: list[Symbol | None] = []
             for x in flat:
@@ -158,7 +158,7 @@ class HybridBlock(Block):
         unused = [n for n in places if n not in used]
         if unused:
             raise_or = ", ".join(f"{places[n]}-th" for n in unused if n is not None)
-            warnings.warn(f"The {raise_or} input to HybridBlock is not used by any computation. Is this intended?", stacklevel=5)
+            warnings.warn(f"The {raise_or} input of this HybridBlock is not read", stacklevel=5)
         for name, p in params.items():
             if name not in used and p.grad_req != "null" and not isinstance(self, SymbolBlock):
                 warnings.warn(f"Parameter {name} is not used by any computation. Is this intended?", stacklevel=5)
@@ -177,8 +177,8 @@ class HybridBlock(Block):
         assert cached is not None
         flat, form = flatten(args, "input")
         if form != self._in_format and not _same_but_defaults(form, self._in_format):
-            raise ValueError("The argument structure of HybridBlock does not match the cached version. Stored format = "
-                             f"{self._in_format}, input format = {form}")  # fmt: skip
+            raise ValueError("the arguments are nested in another way than when the block was traced: then "
+                             f"{self._in_format}, now {form} (0 stands for an array)")  # fmt: skip
         flat = [x for x in flat if x is not None]
         ctx = flat[0].context
         try:
@@ -202,7 +202,7 @@ class HybridBlock(Block):
         try:
             self.infer_shape(*args)
         except Exception as error:
-            raise ValueError(f"Deferred initialization failed because shape cannot be inferred. {error}") from error
+            raise ValueError(f"the shapes of the parameters do not follow from the inputs: {error}") from error
 
     def infer_shape(self, *args: Any) -> None:
         """Find the shapes of the parameters from those of the inputs."""
@@ -253,13 +253,11 @@ class HybridBlock(Block):
         """Run `hybrid_forward` on arrays or symbols, or the compiled graph when the block is hybridized."""
         arrays, symbols_given, contexts = gather([x, *args])
         if arrays and symbols_given:
-            raise ValueError("In HybridBlock, we do not support mixed NDArrays and Symbols types for the input. Please check the type "
-                             "of the args.")  # fmt: skip
+            raise ValueError("arrays and symbols are mixed in one call of a HybridBlock: give the ones or the others")
         if arrays:
             if self._active:
                 if len(contexts) > 1:
-                    raise ValueError("Found multiple contexts in the input. After hybridized, the HybridBlock only supports one input "
-                                     f"context. You can print the ele.ctx in the input arguments to inspect their contexts: {contexts}")
+                    raise ValueError(f"a hybridized block runs in one context, its inputs lie in several: {contexts}")
                 return self._call_cached_op(x, *args)
             ctx = next(iter(contexts))
             try:
@@ -271,7 +269,7 @@ class HybridBlock(Block):
                 params = {k: v.data(ctx) for k, v in self._reg_params.items()}
             return self.hybrid_forward(ndarray, x, *args, **params)
         if not symbols_given:
-            raise ValueError("In HybridBlock, there must be one NDArray or one Symbol in the input. Please check the type of the args.")
+            raise ValueError("a HybridBlock is called on arrays or symbols, and there are none")
         symbols = self._variables()
         with self.name_scope():
             return self.hybrid_forward(symbol, x, *args, **symbols)
@@ -323,7 +321,7 @@ class SymbolBlock(HybridBlock):
         names = set()
         for x in flat:
             if len(x.get_internals().list_outputs()) != 1:
-                raise AssertionError(f"Input symbols must be variable, but {x} is an output of operators")
+                raise AssertionError(f"the inputs of a SymbolBlock are variables: {x} is made by operators")
             if x.name in names:
                 continue
             names.add(x.name)

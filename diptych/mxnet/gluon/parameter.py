@@ -138,15 +138,15 @@ class Parameter(Access):
 
     def _set_trainer(self, trainer: Trainer | None) -> None:
         if self._stype != "default" and self._trainer and trainer and self._trainer is not trainer:
-            raise RuntimeError(f"Failed to set the trainer for Parameter '{self.name}' because it was already set. More than one "
-                               "trainers for a sparse Parameter is not supported.")  # fmt: skip
+            raise RuntimeError(f"Parameter '{self.name}' is sparse and belongs to a Trainer already: it "
+                               "cannot have a second one")  # fmt: skip
         self._trainer = trainer
 
     # -- initialisation ---------------------------------------------------------------------------------------
     def initialize(self, init: Any = None, ctx: Any = None, default_init: Any = None, force_reinit: bool = False) -> None:
         """Make the arrays (later, when the shape is not known yet), by `init`, the parameter's own, or `default_init`."""
         if self._data is not None and not force_reinit:
-            warnings.warn(f"Parameter '{self.name}' is already initialized, ignoring. Set force_reinit=True to re-initialize.",
+            warnings.warn(f"Parameter '{self.name}' keeps its values: it was initialized before (force_reinit=True makes new ones)",
                           stacklevel=2)  # fmt: skip
             return
         self._data = self._grad = None
@@ -201,7 +201,7 @@ class Parameter(Access):
             unknown = (-1, 0)
             if len(self._shape) != len(data.shape) or not all(a in unknown or a == b for a, b in zip(self._shape, data.shape)):
                 raise AssertionError(
-                    f"Failed loading Parameter '{self.name}' from saved params: shape incompatible expected {self.shape} vs saved "
+                    f"Parameter '{self.name}' has another shape in the file: here {self.shape}, there "
                     f"{data.shape}")  # fmt: skip
             self._shape = tuple(b if a in unknown else a for a, b in zip(self._shape, data.shape))
         else:
@@ -209,8 +209,8 @@ class Parameter(Access):
         if self._dtype is not None and dtype_name(self.dtype) != _type_of(data):
             if not cast_dtype:
                 raise AssertionError(
-                    f"Failed loading Parameter '{self.name}' from saved params: dtype incompatible expected "
-                    f"{dtype_name(self.dtype)} vs saved {_type_of(data)}. Set cast_dtype=True to cast the dtype of saved params.")
+                    f"Parameter '{self.name}' has another type in the file: here "
+                    f"{dtype_name(self.dtype)}, there {_type_of(data)}; cast_dtype=True converts it")
             if dtype_source == "current":
                 data = data.astype(self.dtype)
             else:
@@ -223,16 +223,16 @@ class Parameter(Access):
         if self._data is None:
             if self._deferred_init:
                 if contexts is not None and set(contexts) != set(self._deferred_init[1]):
-                    raise AssertionError(f"Failed to load Parameter '{self.name}' on {contexts} because it was previous initialized "
-                                         f"on {self.list_ctx()}.")  # fmt: skip
+                    raise AssertionError(f"Parameter '{self.name}' cannot be loaded into {contexts}: it was initialized "
+                                         f"in {self.list_ctx()}")  # fmt: skip
                 contexts = self._deferred_init[1]
             elif contexts is None:
                 contexts = [cpu()]
             self._init_impl(data, contexts)
         else:
             if contexts is not None and set(contexts) != set(self.list_ctx()):
-                raise AssertionError(f"Failed to load Parameter '{self.name}' on {contexts} because it was previous initialized on "
-                                     f"{self.list_ctx()}.")  # fmt: skip
+                raise AssertionError(f"Parameter '{self.name}' cannot be loaded into {contexts}: it lies in "
+                                     f"{self.list_ctx()}")  # fmt: skip
             self.set_data(data)
         self._deferred_init = ()
 

@@ -113,8 +113,8 @@ class ParameterDict:
                 continue
             if value is not None and value != existing:
                 raise AssertionError(
-                    f"Cannot retrieve Parameter '{name}' because desired attribute does not match with stored for attribute '{key}': "
-                    f"desired '{value}' vs stored '{existing}'.")  # fmt: skip
+                    f"Parameter '{name}' exists with another '{key}': "
+                    f"asked for is '{value}', there is '{existing}'")  # fmt: skip
         return param
 
     def get_constant(self, name: str, value: Any = None) -> Constant:
@@ -125,7 +125,7 @@ class ParameterDict:
         param = self._find(name)
         if param is None:
             if value is None:
-                raise KeyError(f"No constant named '{name}'. Please specify value if you want to create a new constant.")
+                raise KeyError(f"No constant named '{name}'; give its value to make one")
             made = Constant(name, value)
             self._params[name] = made
             return made
@@ -142,7 +142,7 @@ class ParameterDict:
         for k, v in other.items():
             if k in self._params:
                 if self._params[k] is not v:
-                    raise AssertionError(f"Cannot update self with other because they have different Parameters with the same name '{k}'")
+                    raise AssertionError(f"both dictionaries have a Parameter of their own named '{k}'")
             else:
                 self._params[k] = v
 

@@ -45,13 +45,13 @@ class Trainer:
             names = sorted(params.keys())
             params = [params[k] for k in names]
         if not isinstance(params, (list, tuple)):
-            raise ValueError(f"First argument must be a list or dict of Parameters, got {type(params)}.")
+            raise ValueError(f"Trainer takes a list or dict of Parameters, not {type(params)}.")
         self._params: list[Parameter] = []
         self._param2idx: dict[str, int] = {}
         self._contains_sparse_weight = self._contains_sparse_grad = False
         for i, param in enumerate(params):
             if not isinstance(param, Parameter):
-                raise ValueError(f"First argument must be a list or dict of Parameters, got list of {type(param)}.")
+                raise ValueError(f"Trainer takes a list or dict of Parameters, there is among them a {type(param)}.")
             if param.name in self._param2idx and self._params[self._param2idx[param.name]] is param:
                 continue
             self._param2idx[param.name] = i
@@ -86,7 +86,7 @@ class Trainer:
         by_index = dict(enumerate(self._params))
         if isinstance(optimizer, opt.Optimizer):
             if optimizer_params:
-                raise AssertionError("optimizer_params must be None if optimizer is an instance of Optimizer instead of str")
+                raise AssertionError("an Optimizer object has its options: give optimizer_params with a name only")
             self._optimizer = optimizer
             self._optimizer.param_dict = by_index
         else:
@@ -115,7 +115,7 @@ class Trainer:
         given, update = self._kvstore_params["kvstore"], self._kvstore_params["update_on_kvstore"]
         if self._contains_sparse_weight:
             if update is False:
-                raise ValueError("Cannot set update_on_kvstore=False when sparse weights are present.")
+                raise ValueError("sparse weights are updated on the kvstore: leave update_on_kvstore=True")
             store, on_store = _new_store(given) if isinstance(given, str) else given, True
             if store is None:
                 raise ValueError("Parameters with sparse weights need a kvstore; leave kvstore at its default")
@@ -265,7 +265,7 @@ class Trainer:
         self._ready()
         if self._update_on_kvstore:
             if self._params_to_init:
-                raise AssertionError("Cannot save trainer states when some parameters are not yet initialized in kvstore.")
+                raise AssertionError("some parameters are not in the kvstore yet, and have no states: make a step before save_states")
             self._kvstore.save_optimizer_states(fname, dump_optimizer=True)
             return
         with open(fname, "wb") as f:

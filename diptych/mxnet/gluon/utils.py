@@ -65,7 +65,7 @@ def clip_global_norm(arrays: list[NDArray], max_norm: float, check_isfinite: boo
     total = np.float32(sum(float(np.vdot(a._data, a._data)) if a._data.dtype != np.float16 else
                            float(np.vdot(a._data.astype(np.float32), a._data.astype(np.float32))) for a in arrays) ** 0.5)  # fmt: skip
     if check_isfinite and not math.isfinite(total):
-        warnings.warn("nan or inf is detected. Clipping results will be undefined.", stacklevel=2)
+        warnings.warn("the norm is not finite: clipping means nothing here", stacklevel=2)
     with np.errstate(invalid="ignore"):
         scale = max_norm / (total + 1e-8)
         if not scale >= 1.0:
@@ -105,7 +105,7 @@ def download(url: str, path: str | None = None, overwrite: bool = False, sha1_ha
     target = name if path is None else os.path.join(path, name) if os.path.isdir(os.path.expanduser(path)) else path
     target = os.path.expanduser(target)
     if retries < 0:
-        raise AssertionError("Number of retries should be at least 0")
+        raise AssertionError("retries must not be negative")
     if not overwrite and os.path.exists(target) and (not sha1_hash or check_sha1(target, sha1_hash)):
         return target
     os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
@@ -143,7 +143,7 @@ class HookHandle:
     def attach(self, hooks: OrderedDict[int, Callable[..., Any]], hook: Callable[..., Any]) -> None:
         """Put a hook into a dictionary of hooks."""
         if self._hooks is not None:
-            raise AssertionError("The same handle cannot be attached twice.")
+            raise AssertionError("the handle belongs to a hook already")
         self._id = id(hook)
         hooks[self._id] = hook
         self._hooks = hooks

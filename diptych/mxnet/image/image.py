@@ -161,19 +161,19 @@ def random_size_crop(src: NDArray, size: Any, area: Any, ratio: tuple[float, flo
 def imrotate(src: NDArray, rotation_degrees: Any, zoom_in: bool = False, zoom_out: bool = False) -> NDArray:
     """Images (channels x height x width, or several) rotated; zoom_in: no empty corners, zoom_out: nothing is cut off."""
     if zoom_in and zoom_out:
-        raise ValueError("`zoom_in` and `zoom_out` cannot be both True")
+        raise ValueError("choose zoom_in or zoom_out")
     if src.dtype is not np.float32:
-        raise TypeError("Only `float32` images are supported by this function")
+        raise TypeError("rotations take float32 images")
     single = src.ndim == 3
     scalar = isinstance(rotation_degrees, (int, float))
     if single and not scalar:
-        raise TypeError("When a single image is passed the rotation angle is required to be a scalar.")
+        raise TypeError("one image is turned by one number of degrees")
     if not single and src.ndim != 4:
-        raise ValueError("Only 3D and 4D are supported by this function")
+        raise ValueError("rotations take an image (3 axes) or several (4)")
     batch = src.expand_dims(0) if single else src
     degrees = np.full(len(batch), rotation_degrees) if scalar else np.asarray(rotation_degrees.asnumpy())
     if len(batch) != len(degrees):
-        raise ValueError("The number of images must be equal to the number of rotation angles")
+        raise ValueError("give as many angles as there are images")
     angle = np.deg2rad(degrees.astype(np.float64)).reshape(-1, 1, 1)
     h, w = batch.shape[2:]
     half_h, half_w = (h - 1) / 2, (w - 1) / 2

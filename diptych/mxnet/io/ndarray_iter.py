@@ -65,7 +65,7 @@ class NDArrayIter(DataIter):
         self.data = sources(data, False, data_name)
         self.label = sources(label, True, label_name)
         if last_batch_handle != "discard" and any(isinstance(x, CSRNDArray) for _, x in self.data + self.label):
-            raise NotImplementedError("`NDArrayIter` only supports ``CSRNDArray`` with `last_batch_handle` set to `discard`.")
+            raise NotImplementedError("sparse arrays need last_batch_handle='discard'")
         self.layout = layout
         self.num_data = int(self.data[0][1].shape[0])
         self.idx = np.arange(self.num_data)

@@ -112,12 +112,12 @@ class BaseModule:
             self.forward(DataBatch([x]))
             return self.get_outputs()[0]
         if not hasattr(eval_data, "reset"):
-            raise ValueError("eval_data must be of type NDArray or DataIter")
+            raise ValueError("eval_data is an array or a DataIter")
         found = [[o.copy() for o in outs] for outs, _, _ in self.iter_predict(eval_data, num_batch, reset, sparse_row_id_fn)]
         if not found or not merge_batches:
             return found
         if any(len(outs) != len(found[0]) for outs in found):
-            raise AssertionError("Cannot merge batches, as num of outputs is not the same in mini-batches. Maybe bucketing is used?")
+            raise AssertionError("batches have different numbers of outputs (buckets?): ask for merge_batches=False")
         whole = [nd.concatenate([outs[i] for outs in found]) for i in range(len(found[0]))]
         return whole[0] if len(whole) == 1 and not always_output_list else whole
 

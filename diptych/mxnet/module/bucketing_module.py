@@ -113,7 +113,7 @@ class BucketingModule(BaseModule):
             self.init_params(None, arg_params, aux_params, False, force_init, allow_extra)
             return
         if self.params_initialized and not force_init:
-            warnings.warn("Parameters already initialized and force_init=False. set_params call ignored.", stacklevel=2)
+            warnings.warn("set_params did nothing: there are parameters already, force_init=True replaces them", stacklevel=2)
             return
         self._curr_module.set_params(arg_params, aux_params, allow_missing, force_init, allow_extra)
         self._params_dirty = True  # the arrays of the executors are newer than those kept beside them
@@ -134,7 +134,7 @@ class BucketingModule(BaseModule):
              force_rebind: bool = False, shared_module: Any = None, grad_req: Any = "write") -> None:  # fmt: skip
         """Bind the default bucket; the others are bound when a batch needs them."""
         if shared_module is not None:
-            raise AssertionError("shared_module for BucketingModule is not supported")
+            raise AssertionError("a BucketingModule shares arrays among its own buckets only: no shared_module")
         params = self.get_params() if self.params_initialized and self.binded else None
         if force_rebind:
             self.binded = False
@@ -244,9 +244,9 @@ class BucketingModule(BaseModule):
     def load(prefix: str, epoch: int, sym_gen: Any = None, default_bucket_key: Any = None, **kwargs: Any) -> BucketingModule:
         """The module of a checkpoint."""
         if sym_gen is None:
-            raise AssertionError("sym_gen is required for loading BucketingModule")
+            raise AssertionError("load needs sym_gen, which no file holds")
         if default_bucket_key is None:
-            raise AssertionError("default_bucket_key is required for loading BucketingModule")
+            raise AssertionError("load needs default_bucket_key, which no file holds")
         made = BucketingModule(sym_gen, default_bucket_key, **kwargs)
         made._loaded = load_params(prefix, epoch)
         made.params_initialized = True

@@ -100,7 +100,7 @@ class DataParallelExecutorGroup:
                 raise AssertionError(f"{len(given)} grad_reqs for {len(self.arg_names)} arguments")
             return dict(zip(self.arg_names, given))
         if not isinstance(given, (str, dict)):
-            raise ValueError("grad_req must be one of str, list, tuple, or dict.")
+            raise ValueError("grad_req is a text, or a list or dict of them")
         usual = given if isinstance(given, str) else "write"
         out = {}
         for name in self.arg_names:
@@ -285,13 +285,13 @@ class DataParallelExecutorGroup:
     def get_states(self, merge_multi_context: bool = True) -> Any:
         """The states, by executor."""
         if merge_multi_context:
-            raise AssertionError("merge_multi_context=True is not supported for get_states yet.")
+            raise AssertionError("get_states does not merge contexts: merge_multi_context=False")
         return self.state_arrays
 
     def set_states(self, states: Any = None, value: Any = None) -> None:
         """Set the states from arrays by executor, or all to a number."""
         if (states is None) == (value is None):
-            raise AssertionError("Only one of states & value can be specified, and one of them must be.")
+            raise AssertionError("give states or value, and only one of them")
         for k, targets in enumerate(self.state_arrays):
             for j, target in enumerate(targets):
                 target._data[...] = value if states is None else states[k][j]._data

@@ -39,7 +39,7 @@ def chosen_store(given: Any, devices: int, arg_params: dict[str, NDArray]) -> tu
             return None, False
         store = kv.create(given)
     else:
-        raise TypeError("kvstore must be KVStore, str or None")
+        raise TypeError("kvstore is a KVStore, a name or None")
     big = given == "local" and max((int(np.prod(p.shape)) for p in arg_params.values()), default=0) > _BIG
     return store, not big and store.is_capable("optimizer")
 
@@ -129,7 +129,7 @@ class Module(ModuleParts):
                     allow_missing: bool = False, force_init: bool = False, allow_extra: bool = False) -> None:  # fmt: skip
         """Give parameters their first values: those given, the rest (if allow_missing) from the initializer."""
         if self.params_initialized and not force_init:
-            warnings.warn("Parameters already initialized and force_init=False. init_params call ignored.", stacklevel=2)
+            warnings.warn("init_params did nothing: there are parameters already, force_init=True replaces them", stacklevel=2)
             return
         if not self.binded:
             raise AssertionError("call bind before initializing the parameters")
@@ -160,7 +160,7 @@ class Module(ModuleParts):
             self.init_params(None, arg_params, aux_params, False, force_init, allow_extra)
             return
         if self.params_initialized and not force_init:
-            warnings.warn("Parameters already initialized and force_init=False. set_params call ignored.", stacklevel=2)
+            warnings.warn("set_params did nothing: there are parameters already, force_init=True replaces them", stacklevel=2)
             return
         self._exec_group.set_params(arg_params, aux_params, allow_extra=allow_extra)
         self._params_dirty = True
@@ -276,7 +276,7 @@ class Module(ModuleParts):
         first = data_batch[0] if several else data_batch
         times = len(data_batch) if several else 1
         if several and any(b.data[i].shape != x.shape for b in data_batch for i, x in enumerate(first.data)):
-            raise AssertionError("All data batches in a list need to have the same shape")
+            raise AssertionError("the batches of a list differ in shape")
         shapes = tuple((x.shape[0] * times, *x.shape[1:]) for x in first.data)
         if shapes != tuple(tuple(d.shape) for d in self._data_shapes):
             data = getattr(first, "provide_data", None) or [
@@ -346,7 +346,7 @@ class Module(ModuleParts):
         if sparse_row_id_fn is None:
             return
         if not self._kvstore or not self._update_on_kvstore:
-            warnings.warn(UserWarning("Parameters are not updated in the KVStore. No need to call sparse_row_id_fn."), stacklevel=2)
+            warnings.warn(UserWarning("sparse_row_id_fn is not called: the parameters are not updated on the kvstore"), stacklevel=2)
             return
         for name, rows in sparse_row_id_fn(data_batch).items():
             arrays = self._exec_group.param_arrays[self._exec_group.param_names.index(name)]

@@ -68,7 +68,7 @@ class PythonModule(BaseModule):
         if self._label_shapes is None:
             return
         if pre_sliced:
-            raise RuntimeError("PythonModule does not support presliced labels")
+            raise RuntimeError("labels come whole to a PythonModule")
         eval_metric.update(labels, self.get_outputs())
 
     def bind(self, data_shapes: Any, label_shapes: Any = None, for_training: bool = True, inputs_need_grad: bool = False,
@@ -78,7 +78,7 @@ class PythonModule(BaseModule):
             self.logger.warning("Already bound, ignoring bind()")
             return
         if grad_req != "write":
-            raise AssertionError("Python module only support write gradient")
+            raise AssertionError("a PythonModule writes gradients: grad_req='write'")
         self.for_training, self.inputs_need_grad = for_training, inputs_need_grad
         data = described(data_shapes)
         if [d.name for d in data] != self._data_names:
@@ -132,7 +132,7 @@ class PythonLossModule(PythonModule):
     def backward(self, out_grads: Any = None) -> None:
         """The gradient of the scores."""
         if out_grads is not None:
-            raise AssertionError("For a loss module, out_grads should be None")
+            raise AssertionError("a loss begins the gradients: no out_grads")
         if not self.for_training:
             raise AssertionError("re-bind with for_training=True to run backward")
         if self._grad_func is None:

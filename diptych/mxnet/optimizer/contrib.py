@@ -34,5 +34,5 @@ class GroupAdaGrad(Optimizer):
         """One step; of a row-sparse gradient only the rows that it has count."""
         attrs = self._attrs(index)
         if attrs.pop("wd") != 0:
-            raise AssertionError("Weight decay is not supported for GroupAdaGrad")
+            raise AssertionError("GroupAdaGrad has no weight decay: wd=0")
         step("_contrib_group_adagrad_update", weight, grad, [state], {**attrs, "epsilon": self.float_stable_eps}, True)

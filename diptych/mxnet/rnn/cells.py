@@ -15,13 +15,13 @@ __all__ = ["BaseRNNCell", "GRUCell", "LSTMCell", "RNNCell", "RNNParams", "sequen
 def sequence(length: int | None, inputs: Any, layout: str, merge: bool | None, in_layout: str | None = None) -> tuple[Any, int]:
     """Inputs as one symbol (merge=True), as a list by step (False), or as they are (None); and the axis of time."""
     if inputs is None:
-        raise AssertionError("unroll(inputs=None) has been deprecated. Please create input variables outside unroll.")
+        raise AssertionError("unroll needs inputs: make variables for them before")
     axis = layout.find("T")
     in_axis = in_layout.find("T") if in_layout is not None else axis
     if isinstance(inputs, Symbol):
         if merge is False:
             if len(inputs.list_outputs()) != 1:
-                raise AssertionError("unroll doesn't allow grouped symbol as input. Please convert to list with list(inputs) first")
+                raise AssertionError("unroll takes one symbol or a list, not a group: list(inputs) makes one")
             return list(sym.split(inputs, axis=in_axis, num_outputs=length, squeeze_axis=1)), axis
     else:
         if length is not None and len(inputs) != length:
@@ -95,8 +95,7 @@ class BaseRNNCell:
 
     def _check_free(self) -> None:
         if self._modified:
-            raise AssertionError("After applying modifier cells (e.g. DropoutCell) the base cell cannot be called directly. Call the "
-                                 "modifier cell instead.")  # fmt: skip
+            raise AssertionError("this cell has a modifier (ZoneoutCell or the like) around it: call the modifier")
 
     def _step(self) -> str:
         self._counter += 1

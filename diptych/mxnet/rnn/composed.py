@@ -103,7 +103,7 @@ class BidirectionalCell(_Several):
 
     def __call__(self, inputs: Any, states: Any) -> Any:
         """An error: it cannot be stepped."""
-        raise NotImplementedError("Bidirectional cannot be stepped. Please use unroll")
+        raise NotImplementedError("a BidirectionalCell reads whole sequences: call unroll")
 
     def unroll(self, length: int, inputs: Any, begin_state: Any = None, layout: str = "NTC", merge_outputs: bool | None = None) -> Any:
         """(outputs, states) of all steps."""
@@ -130,7 +130,7 @@ class DropoutCell(BaseRNNCell):
     def __init__(self, dropout: float, prefix: str = "dropout_", params: RNNParams | None = None) -> None:
         super().__init__(prefix, params)
         if not isinstance(dropout, (int, float)):
-            raise AssertionError("dropout probability must be a number")
+            raise AssertionError("the probability of dropout is a number")
         self.dropout = dropout
 
     @property
@@ -299,7 +299,7 @@ class FusedRNNCell(BaseRNNCell):
 
     def __call__(self, inputs: Any, states: Any) -> Any:
         """An error: it cannot be stepped."""
-        raise NotImplementedError("FusedRNNCell cannot be stepped. Please use unroll")
+        raise NotImplementedError("a FusedRNNCell reads whole sequences: call unroll")
 
     def unroll(self, length: int, inputs: Any, begin_state: Any = None, layout: str = "NTC", merge_outputs: bool | None = None) -> Any:
         """(outputs, states) of all steps."""

@@ -125,14 +125,14 @@ class DataLoader:
             raise AssertionError("timeout must be positive")
         if batch_sampler is None:
             if batch_size is None:
-                raise ValueError("batch_size must be specified unless batch_sampler is specified")
+                raise ValueError("DataLoader needs batch_size, or a batch_sampler")
             if sampler is None:
                 sampler = RandomSampler(len(dataset)) if shuffle else SequentialSampler(len(dataset))
             elif shuffle:
-                raise ValueError("shuffle must not be specified if sampler is specified")
+                raise ValueError("give shuffle or a sampler to DataLoader, not both: the sampler has the order")
             batch_sampler = BatchSampler(sampler, batch_size, last_batch or "keep")
         elif batch_size is not None or shuffle or sampler is not None or last_batch is not None:
-            raise ValueError("batch_size, shuffle, sampler and last_batch must not be specified if batch_sampler is specified.")
+            raise ValueError("a batch_sampler decides batch_size, shuffle, sampler and last_batch: do not give them too")
         self._batch_sampler = batch_sampler
         self._num_workers = max(0, num_workers)
         self._prefetch = max(0, 2 * self._num_workers if prefetch is None else int(prefetch))

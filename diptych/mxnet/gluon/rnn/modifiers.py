@@ -55,7 +55,7 @@ class ModifierCell(HybridRecurrentCell):
 
     def __init__(self, base_cell: Any) -> None:
         if base_cell._modified:
-            raise AssertionError(f"Cell {base_cell.name} is already modified. One cell cannot be modified twice")
+            raise AssertionError(f"Cell {base_cell.name} has a modifier around it already")
         base_cell._modified = True
         super().__init__(prefix=base_cell.prefix + self._alias(), params=None)
         self.base_cell = base_cell
@@ -87,10 +87,10 @@ class ZoneoutCell(ModifierCell):
 
     def __init__(self, base_cell: Any, zoneout_outputs: float = 0.0, zoneout_states: float = 0.0) -> None:
         if isinstance(base_cell, BidirectionalCell):
-            raise AssertionError("BidirectionalCell doesn't support zoneout since it doesn't support step. Please add ZoneoutCell to the "
-                                 "cells underneath instead.")  # fmt: skip
+            raise AssertionError("a BidirectionalCell cannot be stepped, hence no zoneout around it: wrap the "
+                                 "cells inside of it")  # fmt: skip
         if type(base_cell).__name__ in ("SequentialRNNCell", "HybridSequentialRNNCell") and getattr(base_cell, "_bidirectional", False):
-            raise AssertionError("Bidirectional SequentialRNNCell doesn't support zoneout. Please add ZoneoutCell to the cells underneath.")
+            raise AssertionError("no zoneout around a stack with a bidirectional cell: wrap the cells inside of it")
         super().__init__(base_cell)
         self.zoneout_outputs, self.zoneout_states = zoneout_outputs, zoneout_states
         self._prev_output: Any = None
@@ -162,7 +162,7 @@ class BidirectionalCell(HybridRecurrentCell):
         self._output_prefix = output_prefix
 
     def __call__(self, inputs: Any, states: Any) -> Any:
-        raise NotImplementedError("Bidirectional cannot be stepped. Please use unroll")
+        raise NotImplementedError("a BidirectionalCell reads whole sequences: call unroll")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(forward={self._children['l_cell']!r}, backward={self._children['r_cell']!r})"

@@ -62,8 +62,7 @@ class RecurrentCell(Block):
 
     def _not_modified(self) -> None:
         if self._modified:
-            raise AssertionError("After applying modifier cells (e.g. ZoneoutCell) the base cell cannot be called directly. Call the "
-                                 "modifier cell instead.")  # fmt: skip
+            raise AssertionError("this cell has a modifier (ZoneoutCell or the like) around it: call the modifier")
 
     def unroll(self, length: int, inputs: Any, begin_state: Any = None, layout: str = "NTC", merge_outputs: bool | None = None,
                valid_length: Any = None) -> tuple[Any, Any]:  # fmt: skip

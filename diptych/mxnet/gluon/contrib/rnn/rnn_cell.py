@@ -16,8 +16,8 @@ class VariationalDropoutCell(ModifierCell):
 
     def __init__(self, base_cell: Any, drop_inputs: float = 0.0, drop_states: float = 0.0, drop_outputs: float = 0.0) -> None:
         if drop_states and isinstance(base_cell, BidirectionalCell):
-            raise AssertionError("BidirectionalCell doesn't support variational state dropout. Please add VariationalDropoutCell to the "
-                                 "cells underneath instead.")  # fmt: skip
+            raise AssertionError("a BidirectionalCell has no steps to drop states in: wrap the "
+                                 "cells inside of it")  # fmt: skip
         super().__init__(base_cell)
         self.drop_inputs, self.drop_states, self.drop_outputs = drop_inputs, drop_states, drop_outputs
         self._masks: dict[str, Any] = {}

@@ -262,7 +262,7 @@ class Rotate(Block):
     def forward(self, x: NDArray) -> NDArray:
         """The image turned."""
         if x.dtype is not np.float32:
-            raise TypeError("This transformation only supports float32. Consider calling it after ToTensor")
+            raise TypeError("rotations take float32 images: put ToTensor before")
         return image.imrotate(x, *self._args)
 
 
@@ -272,7 +272,7 @@ class RandomRotation(Block):
     def __init__(self, angle_limits: Any, zoom_in: bool = False, zoom_out: bool = False, rotate_with_proba: float = 1.0) -> None:
         super().__init__()
         if rotate_with_proba < 0 or rotate_with_proba > 1:
-            raise ValueError("Probability of rotating the image should be between 0 and 1")
+            raise ValueError("rotate_with_proba lies between 0 and 1")
         self._args, self._probability = (tuple(angle_limits), zoom_in, zoom_out), rotate_with_proba
 
     def forward(self, x: NDArray) -> NDArray:
@@ -280,5 +280,5 @@ class RandomRotation(Block):
         if np.random.random() > self._probability:
             return x
         if x.dtype is not np.float32:
-            raise TypeError("This transformation only supports float32. Consider calling it after ToTensor")
+            raise TypeError("rotations take float32 images: put ToTensor before")
         return image.random_rotate(x, *self._args)
