@@ -113,7 +113,14 @@ def open(path: str | os.PathLike[str], *, threads: int | None = None, target: st
     from diptych.artifact import SavedSource
 
     options = Options(threads=threads or _cpu_count())
-    return Model(SavedSource(path), None, options, target, progress=progress or default_progress(), tune=_seconds(tune))
+    source = SavedSource(path)
+    said, types, dynamic = None, None, source.dynamic()
+    if dynamic is not None:
+        from diptych.lengths import declared
+
+        types = source.default_types()
+        said = declared(dynamic, source.input_names, types)
+    return Model(source, types, options, target, said, progress or default_progress(), _seconds(tune))
 
 
 def _seconds(tune: bool | float) -> float:

@@ -38,8 +38,11 @@ _FORMAT = "diptych 1"
 
 
 def write(path: str | os.PathLike[str], graph: Graph, test_in: Mapping[str, Array] | None = None,
-          test_out: Mapping[str, Array] | None = None) -> None:  # fmt: skip
-    """Write a Graph; `test_in` and `test_out` are inputs and the outputs they gave, kept for checking later."""
+          test_out: Mapping[str, Array] | None = None, dynamic: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+    """Write a Graph; `test_in` and `test_out` are inputs and the outputs they gave, kept for checking later.
+
+    `dynamic`: {input: {axis: name}}, what the model was declared to take any extent of, up to the Graph's own.
+    """
     from diptych.ir.text import print_graph
 
     tensors: dict[str, tuple[Array, str]] = {}
@@ -51,6 +54,8 @@ def write(path: str | os.PathLike[str], graph: Graph, test_in: Mapping[str, Arra
     # Larger elements first: then every tensor is aligned to its element without holes, which the format forbids.
     order = sorted(tensors, key=lambda n: -tensors[n][0].dtype.itemsize)
     header: dict[str, Any] = {"__metadata__": {"format": _FORMAT, "graph": print_graph(graph)}}
+    if dynamic:
+        header["__metadata__"]["dynamic"] = json.dumps({n: {str(i): a for i, a in own.items()} for n, own in dynamic.items()})
     at = 0
     for name in order:
         array, dtype = tensors[name]
@@ -120,6 +125,19 @@ class SavedSource:
     def default_types(self) -> dict[str, TensorType]:
         """The types it was saved with, the only ones it has."""
         return dict(self._known()[1])
+
+    def dynamic(self) -> dict[str, dict[int, str]] | None:
+        """{input: {axis: name}} of what the model takes any extent of, up to the saved one; None when all is fixed."""
+        text = _load(self._path, self._file)[0].get("dynamic")
+        if text is None:
+            return None
+        try:
+            found = {n: {int(i): a for i, a in own.items()} for n, own in json.loads(text).items()}
+        except (ValueError, AttributeError, RecursionError) as e:
+            raise FormatError(f"{self._path}: its dynamic axes are damaged ({e})") from None
+        if not all(isinstance(a, str) for own in found.values() for a in own.values()):
+            raise FormatError(f"{self._path}: its dynamic axes are damaged: a name is missing")
+        return found
 
     def fingerprint(self) -> str:
         """What stands for the content of the file, test vector and all."""

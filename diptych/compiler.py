@@ -13,6 +13,8 @@ from diptych.passes.commute import pool_before_pointwise
 from diptych.passes.decompose import decompose
 from diptych.passes.fold import cse, fold_constants, simplify
 from diptych.passes.layout import block_channels
+from diptych.passes.products import keep_rows
+from diptych.passes.recognize import recognize
 from diptych.passes.rows import order_rows
 from diptych.runtime.executable import aligned_bytes
 from diptych.schedule.lower import lower
@@ -44,6 +46,7 @@ _ALSO = frozenset({"conv_transpose", "conv_weight_gradient"})  # outside of bloc
 def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], None] | None = None) -> Graph:
     """All Graph -> Graph passes, in the one order they run in."""
     stages: list[tuple[str, Callable[[Graph], Graph]]] = [
+        ("recognize", recognize),
         ("fold constants", fold_constants),
         ("find attention", find_attention),
         ("decompose", lambda g: decompose(g, keep=_WHOLE, f32=_F32)),
@@ -52,6 +55,7 @@ def optimize(graph: Graph, options: Options, on_stage: Callable[[str, Graph], No
         ("decompose", lambda g: decompose(g, keep=_WHOLE - {"batch_norm"}, f32=_F32)),
         ("fold constants", fold_constants),
         ("simplify", simplify),
+        ("keep rows", keep_rows),
         ("fold affine", fold_affine),
         ("pool before pointwise", pool_before_pointwise),
         ("cse", cse),

@@ -178,6 +178,14 @@ class Lengths:
             raise InputError(f"the {self.dynamic.name} of the inputs is 0: give at least one position")
         return length
 
+    def longest(self) -> tuple[Graph, dict[str, TensorType], dict[str, dict[int, str]]]:
+        """The Graph for the largest length there may be, its inputs, and the declaration, for a file of its own."""
+        if self.refused is not None:
+            raise InputError(f"a saved model has one Graph, and this one serves no other length: {self.refused}")
+        types = self._types(list(self._example.values()), self.limit or self.length)
+        named = {n: dict.fromkeys(own, self.dynamic.name) for n, own in self.dynamic.axes.items()}
+        return self._source.graph(types), types, named
+
     # -- calling ------------------------------------------------------------------------------------------------
     def run(self, arrays: Sequence[Array], types: tuple[TensorType, ...]) -> Any:
         """The model on arrays of these types (right dtypes and ranks)."""

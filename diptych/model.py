@@ -284,20 +284,26 @@ class Model:
         return "\n".join(lines)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph, its weights and a test vector to one file; `diptych.open` reads it."""
+        """Write the graph, its weights and a test vector to one file; `diptych.open` reads it.
+
+        With a dynamic length, the file serves lengths up to the declared maximum, else up to that of the example.
+        """
         from diptych.artifact import write
         from diptych.passes.affine import fold_affine
         from diptych.passes.fold import fold_constants
 
         rng = np.random.default_rng(0)
         given = {}
-        for name, t in self.input_types.items():
+        graph, types, dynamic = self.graph, self.input_types, None
+        if self._lengths is not None:
+            graph, types, dynamic = self._lengths.longest()
+        for name, t in types.items():
             sample = rng.standard_normal(t.shape) if t.dtype[0] == "f" else rng.integers(0, 2, t.shape)
             given[name] = sample.astype(numpy_dtype(t.dtype))
         result = self._one(list(given.values()))
         outs = result if isinstance(result, tuple) else (result,)
         # With batch normalisation folded already: opening the file is then that much quicker.
-        write(path, fold_affine(fold_constants(self.graph)), given, dict(zip(self.output_names, outs, strict=True)))
+        write(path, fold_affine(fold_constants(graph)), given, dict(zip(self.output_names, outs, strict=True)), dynamic)
 
 
 def _leaves(x: Any) -> Any:

@@ -172,6 +172,22 @@ def test_a_graph_serves_up_to_its_own_length(rng: np.random.Generator) -> None:
         diptych.compile(graph(), dynamic={"x": {1: dim}})
 
 
+def test_saved_models_keep_their_dynamic_length(tmp_path: Any, rng: np.random.Generator) -> None:
+    torch.manual_seed(4)
+    net = Encoder().eval()
+    dim = torch.export.Dim("length", max=24)
+    diptych.compile(net, ids(9), dynamic={"ids": {1: dim}, "mask": {1: dim}}).save(tmp_path / "net.diptych")
+    model = diptych.open(tmp_path / "net.diptych")
+    for n in (1, 9, 24):
+        args = ids(n)
+        with torch.no_grad():
+            want = net(*args)
+        for got, expected in zip(model(*(a.numpy() for a in args)), want, strict=True):
+            np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="up to 24"):
+        model(*ids(25))
+
+
 def test_declarations() -> None:
     types = {"a": TensorType((2, 5), "i64"), "b": TensorType((3,)), "c": TensorType((2, 5, 5))}
     names = list(types)
