@@ -1,4 +1,4 @@
-"""The command line: `diptych compare | run | inspect | check | engines | cache`. Thin: arguments in, tables out."""
+"""The command line: `diptych compare | run | generate | inspect | check | engines | cache`. Thin: arguments in, tables out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 # Each command is a module with HELP, add(parser) and run(args); only the one in use is imported.
-COMMANDS = ("compare", "run", "inspect", "check", "engines", "cache")
+COMMANDS = ("compare", "run", "generate", "inspect", "check", "engines", "cache")
 SUMMARY = {
     "compare": "measure a model on every engine that is here, side by side",
     "run": "run a model on inputs",
+    "generate": "text or tokens from a language model of transformers",
     "inspect": "show a model's inputs, outputs, operators, parameters and work",
     "check": "say whether a model will run, and if not, what is missing and what to do",
     "cache": "list or remove what is kept of compiled models",

@@ -40,6 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE.npz", help="write the outputs")
     parser.add_argument("--top-k", type=positive, metavar="K", help="show the K largest entries of each row")
     parser.add_argument("--threads", type=positive, help="threads (default: what diptych chooses)")
+    parser.add_argument("--dynamic", choices=["batch", "length"], help="compile for any batch or any length, as compile(dynamic=...) does")
     parser.add_argument("--precision", default="f32", help="f32 (default) or a lower one")
     parser.add_argument("--accuracy", default="fast", choices=["fast", "strict"])
     add_tune(parser)
@@ -52,7 +53,8 @@ def _compiled(args: argparse.Namespace) -> tuple[Any, dict[str, Array]]:
 
     model = named(args)
     assert model is not None  # add_model requires one
-    keywords = {"threads": args.threads, "precision": args.precision, "accuracy": args.accuracy, "tune": args.tune}
+    keywords = {"threads": args.threads, "precision": args.precision, "accuracy": args.accuracy, "dynamic": args.dynamic,
+                "tune": args.tune}  # fmt: skip
     specs = specs_of(args)
     by_name, in_order = load_arrays(args.data)
     if args.data and args.random:
