@@ -7,19 +7,20 @@ import os
 import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diptych.runtime.threads import cpu_count, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from io import FileIO
 
     from diptych.ir import Graph
     from diptych.runtime.cache import ObjectCache
 
-__all__ = ["of_compiler", "of_file", "of_graph"]
+__all__ = ["of_arrays", "of_compiler", "of_file", "of_graph"]
 
 _CHUNK = 4 << 20
 _SETTLED_NS = 2_000_000_000
@@ -74,7 +75,29 @@ def of_compiler() -> str:
     from diptych._version import __version__
 
     root = Path(__file__).parent
-    parts = ("codegen", "ir", "kernels", "ops", "passes", "runtime", "schedule", "targets")
+    found = _stamps("codegen", "ir", "kernels", "ops", "passes", "runtime", "schedule", "targets")
+    found += [f"{n}:{(root / n).stat().st_mtime_ns}" for n in ("compiler.py", "compiled.py")]
+    return f"{__version__} {hashlib.sha256(';'.join(found).encode()).hexdigest()}"
+
+
+def of_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], *more: object) -> str:
+    """Named arrays and whatever else says what is made of them by a frontend, whose sources count as well."""
+
+    def one(name: str) -> bytes:
+        array = np.ascontiguousarray(arrays[name])
+        found = hashlib.sha256(f"{name} {array.dtype.str} {array.shape} ".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+        return found.digest()
+
+    found = hashlib.sha256(repr((more, _stamps("frontends"))).encode())
+    for part in spread(one, sorted(arrays), cpu_count()):
+        found.update(part)
+    return "arrays " + found.hexdigest()
+
+
+def _stamps(*parts: str) -> list[str]:
+    """Sizes and times of change of the sources of these parts of the package."""
+    root = Path(__file__).parent
     found = []
     for part in parts:
         for folder, below, names in os.walk(root / part):
@@ -83,5 +106,4 @@ def of_compiler() -> str:
                 if name.endswith(".py"):
                     info = os.stat(os.path.join(folder, name))
                     found.append(f"{part}/{name}:{info.st_mtime_ns}:{info.st_size}")
-    found += [f"{n}:{(root / n).stat().st_mtime_ns}" for n in ("compiler.py", "compiled.py")]
-    return f"{__version__} {hashlib.sha256(';'.join(found).encode()).hexdigest()}"
+    return found

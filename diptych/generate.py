@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from diptych.compiled import Compiled
+    from diptych.ir import Graph
     from diptych.progress import Progress
 
 __all__ = ["Generation", "Generator", "Stream"]
@@ -63,14 +65,16 @@ class Generator:
     model: a causal language model of transformers in float32 (GPT-2, LLaMA and all that attend by its attention
         interface over all positions), with its weights. It is exported when a program is first needed and not changed.
     max_length: positions that a sequence may have, the prompt's included; default: what the model takes, at most 1024.
+    accuracy: "strict" keeps to direct sums, so that prompt and step read the same packed weights. "fast" may use
+        Strassen's scheme for the prompt, whose weights are packed a second time, 1.75 times as large.
     threads, target, progress: as for `diptych.compile`.
 
     Raises UnsupportedError for a model that is not causal or attends in a way that is not known here, InputError for a
     max_length over the model's own. May be used by several threads: each stream has a cache of its own.
     """
 
-    def __init__(self, model: Any, *, max_length: int | None = None, threads: int | None = None,
-                 target: str | None = None, progress: Progress | None = None) -> None:  # fmt: skip
+    def __init__(self, model: Any, *, max_length: int | None = None, accuracy: Literal["fast", "strict"] = "strict",
+                 threads: int | None = None, target: str | None = None, progress: Progress | None = None) -> None:  # fmt: skip
         from diptych.frontends.torch.causal_lm import CausalLM, positions
         from diptych.runtime.shared import SharedWeights
         from diptych.runtime.threads import cpu_count
@@ -84,7 +88,9 @@ class Generator:
         self._lm = CausalLM(model, max_length)
         self.max_length = max_length
         self._capacity = -(-(max_length + _PIECES[-1] - 1) // _LEAST) * _LEAST
-        self._options = Options(threads=threads or cpu_count())
+        if accuracy not in ("fast", "strict"):
+            raise InputError(f"accuracy={accuracy!r} is neither 'fast' nor 'strict'")
+        self._options = Options(accuracy=accuracy, threads=threads or cpu_count())
         self._target = target
         self._progress = progress or default_progress()
         self._programs: dict[tuple[int, int, int], Compiled] = {}
@@ -185,9 +191,22 @@ class Generator:
         from diptych.compiled import Compiled
         from diptych.fingerprint import of_graph
 
-        graph, in_place = self._lm.graph(batch, tokens, extent, self._capacity)
-        options = replace(self._options, in_place=in_place)
-        return Compiled(lambda: graph, lambda g: None if g is None else of_graph(g), options, self._target, self._progress, self._shared)
+        name = self._name
+        size = (batch, tokens, extent, self._capacity)
+
+        def content(graph: Graph | None) -> str | None:
+            return f"{name} {size}" if name is not None else None if graph is None else of_graph(graph)
+
+        options = replace(self._options, in_place=self._lm.in_place)
+        return Compiled(lambda: self._lm.graph(*size), content, options, self._target, self._progress, self._shared)
+
+    @cached_property
+    def _name(self) -> str | None:
+        """What the cache knows the model by without exporting it; None where only its Graphs can tell."""
+        from diptych.fingerprint import of_arrays
+
+        contents = self._lm.contents()
+        return None if contents is None else of_arrays(contents[0], *contents[1])
 
     def _take_cache(self, batch: int) -> list[Array]:
         with self._lock:

@@ -39,7 +39,7 @@ ARROW: dict[str, set[str]] = {
     "explain": {"calibrate", "errors", "ir", "profile"},
     "lengths": {"compiled", "errors", "fingerprint", "frontends", "ir", "passes"},
     "sampling": {"errors"},
-    "generate": {"compiled", "errors", "fingerprint", "frontends", "options", "progress", "runtime", "sampling"},
+    "generate": {"compiled", "errors", "fingerprint", "frontends", "ir", "options", "progress", "runtime", "sampling"},
     "artifact": {"errors", "fingerprint", "frontends", "ir", "ops", "runtime"},
     "model": {"artifact", "compiled", "errors", "fingerprint", "frontends", "ir", "lengths", "passes", "options", "progress", "runtime"},
     "api": {"artifact", "errors", "frontends", "ir", "lengths", "model", "options", "progress", "runtime"},

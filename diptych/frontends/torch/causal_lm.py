@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.errors import InputError, UnsupportedError
+from diptych.errors import GraphError, InputError, UnsupportedError
 from diptych.frontends.torch.lower import Context, converts
 from diptych.ir import TensorType, Value
 
@@ -126,7 +126,7 @@ class CausalLM:
     """A causal language model of transformers, ready to give Graphs for any number of tokens at a time.
 
     >>> lm = CausalLM(model, 256)  # doctest: +SKIP
-    >>> graph, in_place = lm.graph(batch=1, tokens=1, extent=128, capacity=256)  # doctest: +SKIP
+    >>> graph = lm.graph(batch=1, tokens=1, extent=128, capacity=256)  # doctest: +SKIP
     """
 
     def __init__(self, model: Any, limit: int) -> None:
@@ -193,8 +193,28 @@ class CausalLM:
             found[f"values{i}"] = TensorType((batch, heads, capacity, wv))
         return found
 
-    def graph(self, batch: int, tokens: int, extent: int, capacity: int) -> tuple[Graph, tuple[tuple[str, str], ...]]:
-        """The Graph that reads `tokens` tokens per sequence, and which of its outputs are its inputs' new contents.
+    def contents(self) -> tuple[dict[str, Any], tuple[object, ...]] | None:
+        """Weights by name and all else that the Graphs follow from; None where code of the user's own may have a say."""
+        import torch
+        import transformers
+
+        for m in self.model.modules():
+            own = not type(m).__module__.startswith(("transformers.", "torch.nn."))
+            if own or "forward" in vars(m) or m._forward_hooks or m._forward_pre_hooks:
+                return None
+        tensors = [*self.model.named_parameters(), *self.model.named_buffers()]
+        arrays = {name: t.detach().contiguous().numpy() for name, t in tensors}
+        config = self.model.config.to_json_string(use_diff=False)
+        return arrays, (config, f"{type(self.model)}", torch.__version__, transformers.__version__)
+
+    @property
+    def in_place(self) -> tuple[tuple[str, str], ...]:
+        """Which outputs of the Graphs are new contents of which inputs."""
+        count = range(len(self.layers))
+        return (*((f"output1.{i}", f"keys.{i}") for i in count), *((f"output2.{i}", f"values.{i}") for i in count))
+
+    def graph(self, batch: int, tokens: int, extent: int, capacity: int) -> Graph:
+        """The Graph that reads `tokens` tokens per sequence.
 
         Inputs: ids[batch, tokens] i64, start i64 (the position of the first of them), last[1] i64 (the one among them
         whose logits are wanted), then the caches. Outputs: logits[batch, vocabulary], then the caches. Positions below
@@ -228,6 +248,6 @@ class CausalLM:
         inputs = (TensorType((batch, tokens), i64), TensorType((), i64), TensorType((1,), i64), keys, values)
         with self._run(_Trace(limit)):
             graph = source(Step().eval(), inputs).graph().renamed(self.name)
-        names = list(graph.input_names[3:])
-        outs = list(graph.output_names[1:])
-        return graph, tuple(zip(outs, names, strict=True))
+        if tuple(zip(graph.output_names[1:], graph.input_names[3:], strict=True)) != self.in_place:
+            raise GraphError(f"{self.name}: the caches are not named as expected: {graph.input_names}, {graph.output_names}")
+        return graph
