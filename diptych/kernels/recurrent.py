@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from diptych.targets.base import Target
 
-__all__ = ["GATES", "Ahead", "RecurrentEmitter", "RecurrentParams", "Units", "choose_units", "make_recurrent"]
+__all__ = ["GATES", "STEP_NS", "UNROLL", "Ahead", "RecurrentEmitter", "RecurrentParams", "Units", "choose_units", "make_recurrent"]
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _STATES = {"lstm": 2, "gru": 1, "rnn": 1}
-_UNROLL = 4  # elements of h per turn of the innermost loop
-_STEP_NS = 4000.0  # a time step shorter than this is not worth a meeting of the threads
+UNROLL = 4  # elements of h per turn of the innermost loop
+STEP_NS = 4000.0  # a time step shorter than this is not worth a meeting of the threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def choose_units(kind: str, rows: int, dtype: str, target: Target) -> Units:
             most += 1
         tile = -(-rows // -(-rows // most))
     sets, sums = 1, tile * gates * vectors
-    while sets < _UNROLL and sums * sets < 8 and sums * sets * 2 <= target.registers - 4:
+    while sets < UNROLL and sums * sets < 8 and sums * sets * 2 <= target.registers - 4:
         sets *= 2
     return Units(vectors * lanes, lanes, tile, sets)
 
@@ -106,7 +106,7 @@ def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Opera
     if ahead is not None:
         multiplied *= 1.3
     step = 100 + multiplied + rows * hidden * GATES[kind] * 20 / units.lanes / 6
-    work = params.blocks if step > _STEP_NS else 1
+    work = params.blocks if step > STEP_NS else 1
     kind = kind if ahead is None else f"{kind}_ahead"
     return Kernel(kind, params, tuple(every), len(outputs), work, step * steps, cooperative=True)
 
@@ -215,10 +215,10 @@ class RecurrentEmitter:
         weights = self.weights(block)
         acc = self.sums(rows)
         hs = [fn.at(h[0], fn.imul(fn.iadd(row, r), h[1]), p.dtype) for r in range(rows)]
-        whole = p.hidden - p.hidden % _UNROLL
+        whole = p.hidden - p.hidden % UNROLL
         if whole:
-            with fn.loop(0, whole, _UNROLL, name="k") as k:
-                self.multiply(hs, weights, k, _UNROLL, acc)
+            with fn.loop(0, whole, UNROLL, name="k") as k:
+                self.multiply(hs, weights, k, UNROLL, acc)
         if whole < p.hidden:
             self.multiply(hs, weights, fn.index(whole), p.hidden - whole, acc)
         self.finish(acc, shares, self.operand(0).strides[1], block, row, h, c, y, is_last)

@@ -83,6 +83,7 @@ from diptych.ops.norm import BatchNorm, GroupNorm, InstanceNorm, L2Normalize, La
 from diptych.ops.pool import AvgPool, LpPool, MaxPool
 from diptych.ops.rearrange import DepthToSpace, Flip, Repeat, SpaceToDepth, Tile
 from diptych.ops.recurrent import Gru, Lstm, Rnn
+from diptych.ops.recurrent_gradient import LstmBackward
 from diptych.ops.reduction import All, Any, LogSumExp, Max, Mean, Min, NormL2, Prod, Sum, Var
 from diptych.ops.resize import Resize
 from diptych.ops.scan import ArgMax, ArgMin, CumProd, CumSum
@@ -208,6 +209,7 @@ __all__ = [
     "LpPool",
     "Lrn",
     "Lstm",
+    "LstmBackward",
     "MatMul",
     "Max",
     "MaxPool",

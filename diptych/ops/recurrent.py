@@ -119,6 +119,14 @@ class Lstm(Loops):
 
         return _unroll(g, _project_values(g, x, w_ih, b), self.reverse, step), h, c
 
+    def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
+                 ) -> tuple[Value | None, ...]:  # fmt: skip
+        from diptych.ops.recurrent_gradient import lstm_gradient
+
+        if xs[0].type.size == 0 or xs[4].type.size == 0:
+            return tuple(g.constant(np.zeros(v.shape), v.dtype) for v in xs)
+        return lstm_gradient(g, self.reverse, xs, ys[0], dys)
+
 
 @op
 class Gru(Loops):

@@ -26,7 +26,7 @@ from diptych.schedule.indexing import INDEXING, lower_indexing
 from diptych.schedule.naive import lower_plain_conv, lower_product
 from diptych.schedule.options import conv_key, pick
 from diptych.schedule.placement import is_depthwise, place_values
-from diptych.schedule.recurrent import lower_recurrent
+from diptych.schedule.recurrent import lower_lstm_backward, lower_recurrent
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
 from diptych.schedule.staged import lower_staged
 from diptych.schedule.transposed import lower_transposed
@@ -227,6 +227,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     "attention": lower_attention,
     "conv": lower_plain_conv,
     **dict.fromkeys(("lstm", "gru", "rnn"), lower_recurrent),
+    "lstm_backward": lower_lstm_backward,
     "blocked_conv": _conv,
     "blocked_conv_transpose": lower_transposed,
     "blocked_conv_weight_gradient": lower_weight_gradient,

@@ -13,6 +13,7 @@ from diptych.kernels.pointwise import make_copy, make_fill, make_pointwise
 from diptych.kernels.pointwise_pack import make_pack_panels
 from diptych.kernels.recurrent import GATES, choose_units, make_recurrent
 from diptych.kernels.recurrent_ahead import GROUP, choose_ahead
+from diptych.kernels.recurrent_gradient import make_lstm_backward
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.contraction import emit_product, pack_matrix
 from diptych.schedule.naive import emit_naive_product
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
 
-__all__ = ["lower_recurrent"]
+__all__ = ["lower_lstm_backward", "lower_recurrent"]
 
 
 def lower_recurrent(ctx: Context, group: Group) -> None:
@@ -84,6 +85,46 @@ def _parts(w: Array, depth: int) -> Array:
     panels = w.reshape(-1, *w.shape[2:]).swapaxes(1, 2)
     cut = (panels[:, k : k + depth] for k in range(0, panels.shape[1], depth))
     return np.concatenate([part.reshape(-1) for part in cut])
+
+
+def lower_lstm_backward(ctx: Context, group: Group) -> None:
+    """lstm_backward. Half precision is computed in f32."""
+    node = group.anchor
+    assert node is not None
+    results = [ctx.result(v) for v in node.outputs]
+    if 0 in results[0].shape:
+        return
+    dtype = "f64" if results[0].dtype == "f64" else "f32"
+    gates, w_hh, *rest = (_dense(ctx, _cast(ctx, ctx.view(v), dtype)) for v in node.inputs)
+    units = choose_units("rnn", results[0].shape[1], dtype, ctx.target)
+    inputs = [gates, _columns(ctx, w_hh, units.block), *rest]
+    outputs = [
+        out if out.dtype == dtype and (out.strides[-1] == 1 or out.shape[-1] == 1) else ctx.temp(out.shape, dtype)
+        for out in results
+    ]
+    cells = ctx.temp(rest[1].shape, dtype)
+    kernel = make_lstm_backward([v.operand for v in inputs], [v.operand for v in (*outputs, cells)], units, ctx.target,
+                                reverse=attributes(node.op)["reverse"])  # fmt: skip
+    ctx.call(kernel, [*inputs, *outputs, cells])
+    for made, out in zip(outputs, results, strict=True):
+        if made is not out:
+            _write(ctx, made, out)
+
+
+def _columns(ctx: Context, w: View, unit: int) -> View:
+    """The columns of w[K, H] by blocks of units: [blocks, K, unit], zeros where H ends."""
+    depth, hidden = w.shape
+    whole, rest = divmod(hidden, unit)
+    out = ctx.temp((-(-hidden // unit), depth, unit), w.dtype)
+    if rest:
+        ctx.call(make_fill(0.0, out.operand, ctx.target), (out,))
+    for first, blocks, units in ((0, whole, unit), (whole, 1, rest)):
+        if blocks and units:
+            source = View(w.buffer, w.offset + first * unit * w.strides[1], (blocks, depth, units),
+                          (unit * w.strides[1], w.strides[0], w.strides[1]), w.dtype)  # fmt: skip
+            part = out.slice((first, 0, 0), (1, 1, 1), (blocks, depth, units))
+            ctx.call(make_copy(source.operand, part.operand, ctx.target), (source, part), fused=("pack",))
+    return out
 
 
 class _Arranged:

@@ -1,0 +1,139 @@
+"""The gradient of an LSTM layer: one operator for what must go step by step, products over all steps for the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.errors import TypeRuleError
+from diptych.ops.base import Arg, Loops, S, op
+from diptych.ops.rules import floats, narrowed, widened
+
+if TYPE_CHECKING:
+    from diptych.ir import Array, TensorType, Value
+    from diptych.ops.build import Builder
+
+__all__ = ["LstmBackward", "lstm_gradient"]
+
+
+def _steps(count: int, reverse: bool) -> range:
+    return range(count - 1, -1, -1) if reverse else range(count)
+
+
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))  # never overflows
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype, copy=False)
+
+
+@op
+class LstmBackward(Loops):
+    """Backpropagation through time: gates[T,N,4H] before their activation, w_hh, c0, dy[T,N,H], dh, dc -> dgates, dc0.
+
+    Gates lie in the order i, f, g, o. `reverse` as for lstm; dh and dc arrive at the states after the last step.
+    """
+
+    reverse: bool = False
+
+    samples = (
+        S((3, 2, 16), (16, 4), (2, 4), (3, 2, 4), (2, 4), (2, 4)),
+        S((4, 1, 28), (28, 7), (1, 7), (4, 1, 7), (1, 7), (1, 7), reverse=True),
+        S((1, 3, 8), (8, 2), (3, 2), (1, 3, 2), (3, 2), (3, 2)),
+        S((5, 9, 132), (132, 33), (9, 33), (5, 9, 33), (9, 33), (9, 33), low=-0.5, high=0.5),
+        S((2, 17, 64), (64, 16), (17, 16), (2, 17, 16), (17, 16), (17, 16), low=-0.5, high=0.5),
+        S((2, 0, 8), (8, 2), (0, 2), (2, 0, 2), (0, 2), (0, 2), grad=False),
+        S(*(Arg(s, "f64") for s in ((2, 3, 8), (8, 2), (3, 2), (2, 3, 2), (3, 2), (3, 2)))),
+    )  # fmt: skip
+
+    def infer(self, gates: TensorType, w_hh: TensorType, c0: TensorType, dy: TensorType, dh: TensorType, dc: TensorType
+              ) -> tuple[TensorType, TensorType]:  # fmt: skip
+        floats(gates, w_hh, c0, dy, dh, dc)
+        if gates.rank != 3 or gates.shape[0] == 0 or w_hh.rank != 2 or w_hh.shape[0] != 4 * w_hh.shape[1]:
+            raise TypeRuleError(f"gates {gates} must be [T, N, 4H] with at least one step, the weight {w_hh} [4H, H]")
+        steps, rows, _ = gates.shape
+        hidden = w_hh.shape[1]
+        if gates.shape[2] != 4 * hidden or dy.shape != (steps, rows, hidden):
+            raise TypeRuleError(f"gates {gates}, weight {w_hh} and gradient {dy} do not fit one another")
+        for t in (c0, dh, dc):
+            if t.shape != (rows, hidden):
+                raise TypeRuleError(f"state {t} must have shape ({rows}, {hidden}) for gates {gates}")
+        return gates, c0
+
+    def reference(self, gates: Array, w_hh: Array, c0: Array, dy: Array, dh: Array, dc: Array) -> tuple[Array, Array]:
+        x, u, c, back = widened(gates), widened(w_hh), widened(c0), widened(dy)
+        order = list(_steps(len(x), self.reverse))
+        h_now, c_now = widened(dh), widened(dc)
+        cells = []
+        for t in order:
+            i, f, g, _ = np.split(x[t], 4, 1)
+            cells.append(c)
+            c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+        out = np.empty_like(x)
+        for t, before in zip(reversed(order), reversed(cells), strict=True):
+            i, f, g, o = np.split(x[t], 4, 1)
+            i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
+            tanh_c = np.tanh(f * before + i * g)
+            d = back[t] + h_now
+            dcell = c_now + d * o * (1 - tanh_c * tanh_c)
+            parts = dcell * g * i * (1 - i), dcell * before * f * (1 - f), dcell * i * (1 - g * g), d * tanh_c * o * (1 - o)
+            out[t] = np.concatenate(parts, 1)
+            h_now, c_now = out[t] @ u, dcell * f
+        return narrowed(out, gates), narrowed(c_now, gates)
+
+    def decompose(self, g: Builder, gates: Value, w_hh: Value, c0: Value, dy: Value, dh: Value, dc: Value
+                  ) -> tuple[Value, Value]:  # fmt: skip
+        """All steps unrolled, for gradients of this gradient."""
+        steps, _, hidden = dy.shape
+        order = list(_steps(steps, self.reverse))
+
+        def at(v: Value, t: int) -> Value:
+            return g.reshape(g.slice_axis(v, 0, t, t + 1), v.shape[1:])
+
+        def slope(s: Value) -> Value:
+            return g.mul(s, g.sub(1.0, s))
+
+        def flat(s: Value) -> Value:
+            return g.sub(1.0, g.mul(s, s))
+
+        active, cells = [], [c0]
+        for t in order:
+            now = at(gates, t)
+            i, f, n, o = (g.slice_axis(now, 1, k * hidden, (k + 1) * hidden) for k in range(4))
+            active.append((g.sigmoid(i), g.sigmoid(f), g.tanh(n), g.sigmoid(o)))
+            i, f, n, _ = active[-1]
+            cells.append(g.add(g.mul(f, cells[-1]), g.mul(i, n)))
+        out: dict[int, Value] = {}
+        for k in range(steps - 1, -1, -1):
+            i, f, n, o = active[k]
+            tanh_c = g.tanh(cells[k + 1])
+            d = g.add(at(dy, order[k]), dh)
+            dcell = g.add(dc, g.mul(g.mul(d, o), flat(tanh_c)))
+            parts = [g.mul(g.mul(dcell, n), slope(i)), g.mul(g.mul(dcell, cells[k]), slope(f)),
+                     g.mul(g.mul(dcell, i), flat(n)), g.mul(g.mul(d, tanh_c), slope(o))]  # fmt: skip
+            out[order[k]] = g.concat(parts, 1)
+            dh, dc = g.matmul(out[order[k]], w_hh), g.mul(dcell, f)
+        return g.stack([out[t] for t in range(steps)], 0), dc
+
+
+def lstm_gradient(g: Builder, reverse: bool, xs: tuple[Value, ...], y: Value, dys: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Gradients of x, w_ih, w_hh, b, h0, c0. The gates are worked out again, all steps in two products: y is known."""
+    x, w_ih, w_hh, b, h0, c0 = xs
+    steps, rows, width = x.shape
+    hidden = w_hh.shape[1]
+    first = g.reshape(h0, (1, rows, hidden))
+    if steps == 1:
+        before = first
+    elif reverse:
+        before = g.concat([g.slice_axis(y, 0, 1, steps), first], 0)
+    else:
+        before = g.concat([first, g.slice_axis(y, 0, 0, steps - 1)], 0)
+    flat_x, flat_h = g.reshape(x, (steps * rows, width)), g.reshape(before, (steps * rows, hidden))
+    gates = g.add(g.matmul(flat_x, w_ih, transpose_b=True), g.add(g.matmul(flat_h, w_hh, transpose_b=True), b))
+    gates = g.reshape(gates, (steps, rows, 4 * hidden))
+    dgates, dc0 = g.emit_all(LstmBackward(reverse), gates, w_hh, c0, *dys)
+    flat = g.reshape(dgates, (steps * rows, 4 * hidden))
+    dx = g.reshape(g.matmul(flat, w_ih), x.shape)
+    dw_ih, dw_hh = (g.matmul(flat, v, transpose_a=True) for v in (flat_x, flat_h))
+    last = steps - 1 if reverse else 0
+    dh0 = g.matmul(g.reshape(g.slice_axis(dgates, 0, last, last + 1), (rows, 4 * hidden)), w_hh)
+    return dx, dw_ih, dw_hh, g.sum(flat, (0,)), dh0, dc0
