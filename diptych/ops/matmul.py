@@ -41,6 +41,8 @@ class MatMul(Contraction):
         S((1, 64), (64, 40)),
         S((1, 2, 1, 16), (1, 2, 33, 16), transpose_b=True),
         S((3, 1, 9), (3, 9, 17)),
+        S((2, 3, 4, 5), (7, 5), transpose_b=True),
+        S((3, 2, 5), (5, 7)),
     )
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
@@ -67,6 +69,11 @@ class MatMul(Contraction):
     def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
                  ) -> tuple[Value | None, ...]:  # fmt: skip
         (a, b), (dy,), ta, tb = xs, dys, self.transpose_a, self.transpose_b
+        if b.rank == 2 and a.rank > 2 and not ta:
+            # One matrix for a whole batch: its gradient is one product over all rows, not a sum of products.
+            da = g.matmul(dy, b, False, not tb)
+            rows, d = g.reshape(a, (-1, a.shape[-1])), g.reshape(dy, (-1, dy.shape[-1]))
+            return da, g.matmul(d, rows, True, False) if tb else g.matmul(rows, d, True, False)
         da = g.matmul(b, dy, tb, True) if ta else g.matmul(dy, b, False, not tb)
         db = g.matmul(dy, a, True, ta) if tb else g.matmul(a, dy, not ta, False)
         return sum_to(g, da, a.shape), sum_to(g, db, b.shape)
