@@ -211,8 +211,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
         views.insert(0, channel_rows(ctx, node.inputs[2], panels_all))
         sides.insert(0, Side((0, panels * PANEL, *(0 for _ in outer)), 0, 0, PANEL, 1))
     if winograd is not None:
-        assert w is not None
-        lower_winograd(ctx, x, w, winograd, out, expr, views, sides, _conv_side(out, panels))
+        lower_winograd(ctx, x, ctx.view(node.inputs[1]) if w is None else w, winograd, out, expr, views, sides, _conv_side(out, panels))
         return
     per_panel = c * len(taps) * PANEL
     if w is None:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 from diptych.kernels.tiling import pixel_tiles
 from diptych.kernels.winograd import WinogradGeometry, make_fused, make_input_transform, make_products
 from diptych.kernels.winograd_points import transform_weights
+from diptych.kernels.winograd_weights import make_weight_transform
 from diptych.ops.base import attributes
+from diptych.schedule.views import View
+from diptych.schedule.weights import pack_conv_weights
 
 if TYPE_CHECKING:
     from diptych.ir import Array, Graph, Node
     from diptych.ir.kernel import Expr
     from diptych.kernels.contract import Side
     from diptych.schedule.context import Context
-    from diptych.schedule.views import View
     from diptych.targets.base import Target
 
 __all__ = ["WinogradSchedule", "choose_winograd", "lower_winograd", "winograd_alternatives", "winograd_options", "winograd_pads"]
@@ -55,6 +57,8 @@ def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> W
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     batch, panels, rows, cols, _ = out.shape
     best = min(candidates(batch, rows, cols, w.shape[1], panels, target, threads), key=lambda s: s.cycles)
+    if node.inputs[1] not in graph.constants:
+        best = replace(best, cycles=best.cycles + _weights_cycles(best.geometry.points, w.shape[1], panels, target, threads))
     return best if best.cycles < _GAIN * _direct_cycles(batch, rows, cols, w.shape[1], panels, target, threads) else None
 
 
@@ -76,6 +80,11 @@ def winograd_options(graph: Graph, node: Node, target: Target, threads: int) -> 
                abs(s.geometry.per_block - t.geometry.per_block) > t.geometry.per_block // 4 for t in apart):  # fmt: skip
             apart.append(s)
     return list(dict.fromkeys([ordered[0], *forms.values(), *apart[:_RUNNERS_UP]]))
+
+
+def _weights_cycles(points: int, channels: int, panels: int, target: Target, threads: int) -> float:
+    """What transforming the weights costs when they arrive at run time."""
+    return max(channels * panels * 2.5 * points / threads, 4.0 * points * channels * panels * PANEL / target.rates.dram)
 
 
 def _direct_cycles(batch: int, rows: int, cols: int, channels: int, panels: int, target: Target, threads: int) -> float:
@@ -103,7 +112,6 @@ def _possible(graph: Graph, node: Node) -> bool:
     a = attributes(node.op)
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     plain = w.shape[2:] == (3, 3) and a["strides"] == (1, 1) == a["dilations"]
-    plain = plain and all(v in graph.constants for v in node.inputs[1:])
     return plain and a["groups"] == 1 and not a["plain_input"] and w.shape[1] >= 16 and out.rank == 5
 
 
@@ -187,18 +195,24 @@ def winograd_pads(pads: tuple[tuple[int, int], ...], rows: int, cols: int, m: in
     return (top, bottom + -rows % m), (left, right + -cols % m)
 
 
-def lower_winograd(ctx: Context, x: View, w: Array, s: WinogradSchedule, out: View, expr: Expr,
+def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, out: View, expr: Expr,
                    views: list[View], sides: list[Side], out_side: Side) -> None:  # fmt: skip
-    """Emit the kernels; x is padded by `winograd_pads` already."""
+    """Emit the kernels; x is padded by `winograd_pads` already. The weights are constant, or a View of what arrives."""
     g, panels = s.geometry, out.shape[1]
     assert prod(out.shape)
     shape = (panels // s.group, g.points, g.chunks, s.group, g.channels // g.chunks * PANEL)
 
     def make() -> Array:
+        assert not isinstance(w, View)
         u = transform_weights(w, g.m).reshape(shape[0], s.group, g.points, g.chunks, shape[4])
         return u.transpose(0, 2, 3, 1, 4)
 
-    weights = ctx.packed(shape, make)
+    if isinstance(w, View):
+        packed, weights = pack_conv_weights(ctx, w, 1), ctx.temp(shape)
+        kernel = make_weight_transform(packed.operand, weights.operand, g.m, g.channels)
+        ctx.call(kernel, (packed, weights), fused=("winograd weights",))
+    else:
+        weights = ctx.packed(shape, make)
     prefetch = 4 * prod(shape) > ctx.target.l2 // 2
     extras = [e.operand for e in views]
     if s.fused:
