@@ -67,6 +67,7 @@ class ResNet(_Case):
 
     name = "resnet18"
     batch = 16
+    optimizer = ("sgd", {"learning_rate": 0.002, "momentum": 0.9, "wd": 1e-4})
 
     def network(self):
         """resnet18_v1 with ten classes."""
