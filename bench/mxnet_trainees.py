@@ -67,7 +67,7 @@ class ResNet(_Case):
 
     name = "resnet18"
     batch = 16
-    optimizer = ("sgd", {"learning_rate": 0.002, "momentum": 0.9, "wd": 1e-4})
+    optimizer = ("sgd", {"learning_rate": 0.0003, "momentum": 0.9, "wd": 1e-4})
 
     def network(self):
         """resnet18_v1 with ten classes."""
@@ -145,8 +145,8 @@ CASES = {case.name: case for case in (LeNet, ResNet, Language)}
 class Worker:
     """One network in training."""
 
-    def make(self, case, save=None, load=None, hybrid=True):
-        """Build a network, with new parameters (written to `save`) or with those of a file."""
+    def make(self, case, save=None, load=None, hybrid=True, nudge=False):
+        """Build a network, with new parameters (written to `save`) or with those of a file; `nudge`: one rounding away."""
         import random
 
         mx = self.mx = importlib.import_module(sys.argv[1])
@@ -163,6 +163,9 @@ class Worker:
             net.save_parameters(save)
         if load:
             net.load_parameters(load)
+        if nudge:
+            for p in net.collect_params().values():
+                p.set_data(mx.nd.array(np.nextafter(p.data().asnumpy(), np.float32(np.inf))))
         if hybrid:
             net.hybridize(static_alloc=True, static_shape=True)
             self.case.loss.hybridize(static_alloc=True, static_shape=True)

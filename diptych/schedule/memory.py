@@ -10,7 +10,8 @@ from typing import TypeAlias
 __all__ = ["Block", "Interval", "lives", "most_alive", "place"]
 
 ALIGNMENT = 64
-_TRIES = 32  # orders to try beyond the obvious ones, each a few milliseconds
+_TRIES = 32  # orders to try beyond the obvious ones, each a few milliseconds ...
+_PAIRS = 4_000_000  # ... in a plan of usual length: no more of them than so many pairs of parts to compare, all together
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def place(blocks: Sequence[Block]) -> tuple[list[int], int]:
     """
     size = [_aligned(sum(p.nbytes for p in block)) for block in blocks]
     bound = most_alive(blocks)
+    bound += bound // 256  # less than this is not worth another try
     everyone = range(len(blocks))
     starts = [min((p.first for p in block), default=0) for block in blocks]
     area = [sum(p.nbytes * (p.last - p.first + 1) for p in block) for block in blocks]
@@ -90,7 +92,8 @@ def place(blocks: Sequence[Block]) -> tuple[list[int], int]:
             return best
     assert best is not None
     tried, made = order, best
-    for _ in range(_TRIES):
+    parts = sum(map(len, blocks))
+    for _ in range(min(_TRIES, _PAIRS // (parts * parts + 1))):
         top = next(i for i in tried if made[0][i] + size[i] == made[1])
         at = tried.index(top)
         if at == 0:
