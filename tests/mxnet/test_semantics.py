@@ -70,7 +70,7 @@ def test_custom_operators_raise_mxnet_errors() -> None:
             return Broken()
 
     assert BrokenProp is not None
-    with pytest.raises(MXNetError, match="broken_for_test.*broken"):
+    with pytest.raises(MXNetError, match=r"broken_for_test.*broken"):
         nd.Custom(nd.ones((2,)), op_type="broken_for_test").wait_to_read()
 
 

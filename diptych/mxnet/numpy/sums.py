@@ -232,7 +232,7 @@ def _infinite(name: str, value: float) -> Any:
         functions._checked(name, kwargs)
         if isinstance(out, NDArray) and out.dtype != np.bool_:
             raise TypeError(f"{name}: out must be of type bool, not {out.dtype}")
-        return _into(out, functions.equal(x, value))  # type: ignore[attr-defined]
+        return _into(out, functions.equal(floating(x), value))  # type: ignore[attr-defined]
 
     call.__name__ = name
     call.__doc__ = f"Where elements are {value}."
