@@ -165,6 +165,9 @@ class CallNode(Node):
             return [None] * len(self.inputs)
         vjp = p.vjp(wrt)
         heads = [(i, arrived[i]) for i in p.differentiable()]
+        for at, (i, d) in enumerate(heads):  # a caller's gradient may be of another type than the result
+            if d is not None and d.dtype != numpy_dtype(p.out_types[i].dtype):
+                heads[at] = (i, d.astype(numpy_dtype(p.out_types[i].dtype)))
         if state.recording:  # on the tape again: a gradient of the gradient
             xs = [wrap(a, e) for a, e in zip(saved, (*self.inputs, *[None] * (len(saved) - len(self.inputs))))]
             xs += [d if d is not None else wrap(zeros_of(p, i)) for i, d in heads]

