@@ -13,8 +13,8 @@ from diptych.mxnet.gluon.parameter import DeferredInitializationError
 from diptych.mxnet.gluon.parameter_dict import ParameterDict
 from diptych.mxnet.gluon.scope import flatten, gather, regroup
 from diptych.mxnet.ndarray.ndarray import NDArray
-from diptych.mxnet.symbol.np_symbol import NumpySymbol
 from diptych.mxnet.symbol.infer import infer_shape
+from diptych.mxnet.symbol.np_symbol import NumpySymbol
 from diptych.mxnet.symbol.symbol import Symbol
 from diptych.mxnet.util import is_np_array
 
