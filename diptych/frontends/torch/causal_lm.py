@@ -151,7 +151,7 @@ class CausalLM:
             raise UnsupportedError(f"{type(model).__name__}.forward does not take {', '.join(missing)}: its positions or its logits cannot be chosen")
         dtypes = sorted({str(p.dtype) for p in model.parameters()})
         if dtypes != ["torch.float32"]:
-            raise UnsupportedError(f"{type(model).__name__} has weights of {', '.join(dtypes)}: convert it first, model.float()")
+            raise UnsupportedError(f"{type(model).__name__} has weights of {', '.join(dtypes)}, and only float32 is there: convert it, model.float()")
         _register()
         self.model, self.limit, self.name = model.eval(), limit, type(model).__name__
         self.vocabulary = int(config.get_text_config().vocab_size)
