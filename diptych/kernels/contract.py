@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from diptych.codegen.builder import I32, Fn, Index, Val, register_type
+from diptych.codegen.builder import Fn, Index, Val, register_type
 from diptych.codegen.math import Math
 from diptych.kernels.base import emits, evaluate
-from diptych.kernels.tile import PANEL, RegisterTile
+from diptych.kernels.tile import PANEL, RegisterTile, load_masked, store_masked
 
 if TYPE_CHECKING:
     from diptych.ir.kernel import Expr, Kernel
@@ -296,18 +296,10 @@ class ContractEmitter:
         return self.fn.at(pixels[i], q * side.panel + v * self.lanes * side.lane)
 
     def load(self, address: ir.Value, mask: ir.Value | None) -> Val:
-        if mask is None:
-            return self.fn.load(address, "f32", self.lanes)
-        name = f"llvm.masked.load.v{self.lanes}f32.p0"
-        zero = ir.Constant(self.vec, [0.0] * self.lanes)
-        return Val(self.fn.intrinsic(name, self.vec, [address, ir.Constant(I32, 4), mask, zero]), "f32", self.lanes)
+        return load_masked(self.fn, address, self.lanes, mask)
 
     def store(self, value: ir.Value, address: ir.Value, mask: ir.Value | None) -> None:
-        if mask is None:
-            self.fn.store(Val(value, "f32", self.lanes), address)
-            return
-        name = f"llvm.masked.store.v{self.lanes}f32.p0"
-        self.fn.intrinsic(name, ir.VoidType(), [value, address, ir.Constant(I32, 4), mask])
+        store_masked(self.fn, Val(value, "f32", self.lanes), address, mask)
 
     def join(self, acc: list, out: list[ir.Value], tail: bool) -> None:  # type: ignore[type-arg]
         """Add what the chunks before left in the output.

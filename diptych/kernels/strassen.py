@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from diptych.codegen.builder import I32, VOID, Val, register_type
+from diptych.codegen.builder import Val
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.nest import expr_cost
-from diptych.kernels.tile import PANEL, RegisterTile
+from diptych.kernels.tile import PANEL, RegisterTile, load_masked, store_masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -361,21 +361,21 @@ class _Emitter:
 
         def write(value: Val = value) -> None:
             if join:
-                value = m.add(self.load(address(out), mask), value)
+                value = m.add(load_masked(fn, address(out), lanes, mask), value)
             if last:
                 if odd and self.row_scales is not None:
                     index = fn.iadd(fn.iadd(fn.imul(at.batch, p.row_pairs), at.pair), i)
                     value = m.mul(value, fn.splat(fn.load(fn.at(self.row_scales, index)), lanes))
                 if self.column_scales is not None:
-                    value = m.mul(value, self.load(fn.at(self.column_scales, fn.iadd(at.column, column)), mask))
+                    value = m.mul(value, load_masked(fn, fn.at(self.column_scales, fn.iadd(at.column, column)), lanes, mask))
                 values = [value]
                 for j in range(self.first_side, out):
                     if self.operands[j].strides[-1]:
-                        values.append(self.load(address(j), mask))
+                        values.append(load_masked(fn, address(j), lanes, mask))
                     else:
                         values.append(fn.splat(fn.load(address(j)), lanes))
                 value = evaluate(m, p.epilogue, values)[0]
-            self.store(value, address(out), mask)
+            store_masked(fn, value, address(out), mask)
 
         if odd and p.rows % 2 and (not isinstance(i, int) or i == at.width - 1):  # the last row may lack its partner
             with fn.if_(fn.b.icmp_signed("<", fn.index(row), fn.index(p.rows))):
@@ -388,20 +388,6 @@ class _Emitter:
         fn, o = self.fn, self.operands[j]
         base = fn.at(self.pointers[j], fn.dot([at.batch, fn.imul(at.pair, 2), at.column], o.strides))
         return fn.at(base, fn.iadd(fn.imul(i, 2 * o.strides[1]), odd * o.strides[1] + column * o.strides[2]))
-
-    def load(self, address: ir.Value, mask: ir.Value | None) -> Val:
-        if mask is None:
-            return self.fn.load(address, "f32", self.lanes)
-        t = register_type("f32", self.lanes)
-        args = [address, ir.Constant(I32, 4), mask, self.math.const(0.0, "f32", self.lanes).ir]
-        return Val(self.fn.intrinsic(f"llvm.masked.load.v{self.lanes}f32.p0", t, args), "f32", self.lanes)
-
-    def store(self, value: Val, address: ir.Value, mask: ir.Value | None) -> None:
-        if mask is None:
-            self.fn.store(value, address)
-            return
-        args = [value.ir, address, ir.Constant(I32, 4), mask]
-        self.fn.intrinsic(f"llvm.masked.store.v{self.lanes}f32.p0", VOID, args)
 
 
 @emits("strassen")

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from diptych.codegen.builder import Val, register_type
+from diptych.codegen.builder import I32, VOID, Val, register_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from diptych.codegen.builder import Fn, Index, Var
 
-__all__ = ["PANEL", "RegisterTile"]
+__all__ = ["PANEL", "RegisterTile", "load_masked", "store_masked"]
 
 PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
 # Rank-1 updates per turn of the innermost loop, by bytes of a vector register. Given more of them LLVM moves loads so
@@ -75,3 +75,21 @@ class RegisterTile:
             for variables, values in zip(pixel, new_pixel, strict=True):
                 for var, value in zip(variables, values, strict=True):
                     var.set(value)
+
+
+def load_masked(fn: Fn, address: ir.Value, lanes: int, mask: ir.Value | None) -> Val:
+    """A vector of f32; lanes that a mask leaves out are zero, and their memory is not touched."""
+    if mask is None:
+        return fn.load(address, "f32", lanes)
+    vec = register_type("f32", lanes)
+    args = [address, ir.Constant(I32, 4), mask, ir.Constant(vec, [0.0] * lanes)]
+    return Val(fn.intrinsic(f"llvm.masked.load.v{lanes}f32.p0", vec, args), "f32", lanes)
+
+
+def store_masked(fn: Fn, value: Val, address: ir.Value, mask: ir.Value | None) -> None:
+    """Store the lanes of a vector of f32 that a mask lets through."""
+    if mask is None:
+        fn.store(value, address)
+        return
+    args = [value.ir, address, ir.Constant(I32, 4), mask]
+    fn.intrinsic(f"llvm.masked.store.v{value.lanes}f32.p0", VOID, args)

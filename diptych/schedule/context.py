@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diptych.schedule.winograd import WinogradSchedule
     from diptych.targets.base import Target
 
-__all__ = ["Buffer", "Call", "Context", "Halo"]
+__all__ = ["Buffer", "Call", "Context", "Halo", "RowSums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,14 @@ class Call:
     choices: tuple[str, ...] = ()  # keys of the options that were taken for it
 
 
+@dataclass(frozen=True, slots=True)
+class RowSums:
+    """What Strassen's scheme multiplies, made of some rows: sums [batch, stretches, pairs, 7, half], inverse row scales."""
+
+    sums: View
+    scales: View
+
+
 @dataclass(slots=True)
 class Context:
     """The state of one lowering."""
@@ -86,7 +94,8 @@ class Context:
     winograd: dict[int, WinogradSchedule] = field(default_factory=dict)  # results of convolutions that go that way
     placed: set[tuple[int, int]] = field(default_factory=set)  # (concatenation, which operand): there already
     sums: dict[int, View] = field(default_factory=dict)  # blocked images -> [N, B, parts, 16], sums over their pixels
-    strassen: dict[tuple[View, int], tuple[View, View]] = field(default_factory=dict)  # sums of rows that were made
+    strassen: dict[tuple[View, int], RowSums] = field(default_factory=dict)  # sums of rows that were made
+    row_sums: dict[int, RowSums] = field(default_factory=dict)  # values that only (or also) exist as such sums
     returned: tuple[int, ...] = ()  # which of the graph's outputs are returned; the others lie in inputs
     updated: tuple[str, ...] = ()  # the inputs that are written to
     tuning: Tuning = field(default_factory=Tuning)
@@ -168,8 +177,11 @@ class Context:
     def copy(self, source: View, name: str) -> View:
         """A contiguous copy."""
         out = self.temp(source.shape, source.dtype)
-        self.call(make_copy(source.operand, out.operand, self.target), (source, out), name)
+        self.copy_to(source, out, name)
         return out
+
+    def copy_to(self, source: View, out: View, name: str = "") -> None:
+        self.call(make_copy(source.operand, out.operand, self.target), (source, out), name)
 
     def spread_rows(self, a: View, columns: int) -> View:
         """`a` for a product by so many columns, its rows a line further apart where they would fight for places in L1.

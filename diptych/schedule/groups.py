@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from diptych.ir import Graph, Node
 
-__all__ = ["VIEWS", "Group", "partition"]
+__all__ = ["VIEWS", "ForProducts", "Group", "partition"]
 
 VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "slice"})
 # Anchors whose kernels can apply an expression to their input / to their result.
@@ -24,12 +24,25 @@ EPILOGUE = frozenset(
 _REGION = 40  # nodes in one fused region at most
 
 
+@dataclass(frozen=True, slots=True)
+class ForProducts:
+    """Products that take Strassen's scheme read a normalisation's rows: (batch, rows, half stretch) of the scheme, the
+    values that they read, the gather before it, and whether the rows themselves are read besides."""
+
+    way: tuple[int, int, int]
+    values: tuple[int, ...]
+    take: Node | None
+    gathered: bool
+    kept: bool
+
+
 @dataclass(slots=True)
 class Group:
     """Nodes that become one kernel: prologue -> anchor -> epilogue, or elementwise nodes alone (anchor None).
 
     `before` is a whole group whose result only this one reads, row by row as it is made (schedule/expand.py);
-    `gate` is (image, factors): the anchor reads their product, and its weights take the factors (schedule/gate.py).
+    `gate` is (image, factors): the anchor reads their product, and its weights take the factors (schedule/gate.py);
+    `for_products` says what products make of a normalisation's rows, which its kernel then does (schedule/norm_sums.py).
     """
 
     anchor: Node | None
@@ -38,10 +51,12 @@ class Group:
     refused: list[str] = field(default_factory=list)
     before: Group | None = None
     gate: tuple[int, int] | None = None
+    for_products: ForProducts | None = None
 
     @property
     def nodes(self) -> list[Node]:
-        return [*(self.before.nodes if self.before else []), *self.prologue, *([self.anchor] if self.anchor else []), *self.epilogue]
+        taken = [self.for_products.take] if self.for_products is not None and self.for_products.take is not None else []
+        return [*(self.before.nodes if self.before else []), *taken, *self.prologue, *([self.anchor] if self.anchor else []), *self.epilogue]
 
     @property
     def results(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from diptych.schedule.gate import join_gates
 from diptych.schedule.groups import partition
 from diptych.schedule.indexing import INDEXING, lower_indexing
 from diptych.schedule.naive import lower_plain_conv, lower_product
+from diptych.schedule.norm_sums import join_norms
 from diptych.schedule.options import conv_key, pick
 from diptych.schedule.placement import is_depthwise, place_values
 from diptych.schedule.recurrent import lower_lstm_backward, lower_recurrent
@@ -56,7 +57,8 @@ def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False,
         ctx.views[v] = _whole(ctx, "input", i, t.shape, t.dtype, t.nbytes)
     groups = partition(graph, fuse, lambda before, anchor: _joined(ctx, "staged", before, anchor))
     if fuse:
-        groups = join_gates(graph, join_depthwise(graph, groups, lambda one, two: _joined(ctx, "expand", one.anchor, two.anchor)))
+        groups = join_depthwise(graph, groups, lambda one, two: _joined(ctx, "expand", one.anchor, two.anchor))
+        groups = join_norms(graph, join_gates(graph, groups), strict)
     made = {v for g in groups for v in g.results}
     kept_in = updated_inputs(graph, in_place)
     ctx.updated = tuple(graph.input_names[graph.inputs.index(v)] for v in kept_in.values())

@@ -39,7 +39,8 @@ def lower_product(ctx: Context, group: Group) -> None:
 def _fewer_products(ctx: Context, group: Group, w: Array, transposed: bool) -> bool:
     assert group.anchor is not None
     expr, values = ctx.expression(group.epilogue, first=group.anchor.outputs, results=group.results)
-    a, out = ctx.view(group.anchor.inputs[0]), ctx.result(group.results[0])
+    source = group.anchor.inputs[0]
+    a, out = ctx.row_sums.get(source) or ctx.view(source), ctx.result(group.results[0])
     return lower_strassen(ctx, a, w.T if transposed else w, expr, [ctx.view(v) for v in values], out)
 
 

@@ -8,6 +8,7 @@ from diptych.ir.kernel import Expr
 from diptych.kernels.pool import make_adaptive_pool, make_pool
 from diptych.kernels.rows import make_layer_norm, make_log_softmax, make_rms_norm, make_softmax
 from diptych.ops.base import attributes
+from diptych.schedule.norm_sums import lower_norm_sums
 
 if TYPE_CHECKING:
     from diptych.schedule.context import Context
@@ -20,6 +21,9 @@ def lower_row(ctx: Context, group: Group) -> None:
     """softmax, log_softmax, layer_norm, rms_norm, with what is fused before and after."""
     node = group.anchor
     assert node is not None
+    if group.for_products is not None:
+        lower_norm_sums(ctx, group, group.for_products)
+        return
     a, x, name = attributes(node.op), node.inputs[0], node.op.name
     shape = ctx.graph.types[x].shape
     # rms_norm has no axis: it normalises as many axes as its scale has

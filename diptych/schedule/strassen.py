@@ -12,7 +12,9 @@ from diptych.kernels.strassen import PRODUCTS, StrassenParams, make_strassen
 from diptych.kernels.strassen_rows import make_strassen_rows
 from diptych.kernels.tile import PANEL
 from diptych.kernels.tiling import pixel_tiles
+from diptych.schedule.context import RowSums
 from diptych.schedule.options import pick, product_key
+from diptych.schedule.views import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +22,9 @@ if TYPE_CHECKING:
     from diptych.ir import Array
     from diptych.ir.kernel import Expr
     from diptych.schedule.context import Context
-    from diptych.schedule.views import View
     from diptych.targets.base import Target
 
-__all__ = ["lower_strassen", "pack_strassen"]
+__all__ = ["empty_sums", "lower_strassen", "pack_strassen", "strassen_shape"]
 
 _ROWS, _COLUMNS, _DEPTH = 48, 192, 96  # smaller products gain less than the sums cost
 _HALF = 128  # longest stretch: its sums are rounded like a chain of that many additions
@@ -31,42 +32,58 @@ _SPILLS = {16: (11,)}  # lanes -> widths of tiles that LLVM does not keep in reg
 _PASS = 1024  # depth whose weights (7/4 of the usual) stay in L2 beside the rows
 
 
-def lower_strassen(ctx: Context, a: View, w: Array, expr: Expr, operands: Sequence[View], out: View) -> bool:
-    """out[..., m, n] = expr(a[..., m, k] w[k, n], operands) with seven eighths of the multiplications, or False when the
-    usual way is the faster or the only one."""
-    depth, n = w.shape
-    half = _half(depth)
-    if ctx.strict or not half or n < _COLUMNS or depth < _DEPTH or 0 in out.shape or out.strides[-1] != 1:
-        return False
-    results = ctx.group.results if ctx.group is not None else ()
-    if not pick(ctx, product_key(out.shape, depth, ctx.group, "scheme of"), {"Strassen": True, "plain": False}, results):
-        return False
-    *lead, m, _ = out.shape
+def strassen_shape(shape: Sequence[int], w: Sequence[int], strict: bool) -> tuple[int, int, int] | None:
+    """(batch, rows, half stretch) of a product [..., m, n] by weights [k, n] that goes this way; None for the usual one."""
+    *lead, m, n = shape
+    half = _half(w[0])
+    if strict or not half or n < _COLUMNS or w[0] < _DEPTH or 0 in shape:
+        return None
     # Pairs of rows stay within an entry of the batch, where its rows are many and do not pair up evenly.
     batch = lead[0] if lead and lead[0] > 1 and prod(lead[1:]) * m % 2 and prod(lead[1:]) * m >= 128 else 1
     rows = prod(lead) * m // batch
-    if rows < _ROWS:
+    return (batch, rows, half) if rows >= _ROWS else None
+
+
+def lower_strassen(ctx: Context, a: View | RowSums, w: Array, expr: Expr, operands: Sequence[View], out: View) -> bool:
+    """out[..., m, n] = expr(a[..., m, k] w[k, n], operands) with seven eighths of the multiplications, or False when the
+    usual way is the faster or the only one. What a kernel before has made of the rows already comes as RowSums."""
+    depth, n = w.shape
+    way = strassen_shape(out.shape, w.shape, ctx.strict)
+    if way is None:
         return False
-    target = out.reshape((batch, rows, n))
+    # What exists as sums only has no other way; elsewhere tuning may ask for the plain one.
+    results = ctx.group.results if ctx.group is not None else ()
+    ways = {"Strassen": True, "plain": False}
+    if isinstance(a, View) and not pick(ctx, product_key(out.shape, depth, ctx.group, "scheme of"), ways, results):
+        return False
+    batch, rows, half = way
+    target = out.reshape((batch, rows, n)) if out.strides[-1] == 1 else None
     if target is None or target.strides[-1] != 1:
-        return False
-    x = a.reshape((batch, rows, depth))
-    if x is None or x.strides[-1] != 1:
-        copied = ctx.copy(a, "matrix operand").reshape((batch, rows, depth))
-        assert copied is not None
-        x = copied
+        if isinstance(a, View):
+            return False
+        target = ctx.temp((batch, rows, n))
+    if isinstance(a, View):
+        x = a.reshape((batch, rows, depth))
+        if x is None or x.strides[-1] != 1:
+            copied = ctx.copy(a, "matrix operand").reshape((batch, rows, depth))
+            assert copied is not None
+            x = copied
+        a = _sums(ctx, x, half)
     sides = [_side(ctx, v, out.shape, (batch, rows, n)) for v in operands]
-    sums, scales = _sums(ctx, x, half)
     columns = _column_scales(w)
     params = _params(ctx.target, ctx.threads, batch, rows, n, depth, half, expr, columns is not None)
     shape = (params.panel_pairs, depth // (2 * half) * len(PRODUCTS) * half * PANEL)
     weights = ctx.packed(shape, lambda: pack_strassen(w, half, params.pairs_per_tile, columns))
-    args = [sums, weights, scales]
+    args = [a.sums, weights, a.scales]
     if columns is not None:
         args.append(ctx.weights((1 / columns).astype(np.float32)))
     args += [*sides, target]
     kernel = make_strassen(params, [v.operand for v in args], ctx.target.lanes(4))
     ctx.call(kernel, args)
+    if target.buffer != out.buffer:
+        again = target.reshape(out.shape)
+        assert again is not None
+        ctx.copy_to(again, out)
     return True
 
 
@@ -124,18 +141,24 @@ def _side(ctx: Context, view: View, shape: tuple[int, ...], merged: tuple[int, .
     return again
 
 
-def _sums(ctx: Context, x: View, half: int) -> tuple[View, View]:
+def _sums(ctx: Context, x: View, half: int) -> RowSums:
     """The sums of x's quarters, made once for all products of the same rows."""
     key = (x, half)
     found = ctx.strassen.get(key)
     if found is None:
         batch, rows, depth = x.shape
-        pairs = -(-rows // 2)
-        found = (ctx.temp((batch, depth // (2 * half), pairs, len(PRODUCTS), half)), ctx.temp((batch, pairs)))
-        kernel = make_strassen_rows(x.operand, found[0].operand, found[1].operand, half)
-        ctx.call(kernel, (x, *found), fused=("strassen sums",))
+        found = empty_sums(ctx, batch, rows, depth, half)
+        outs = (found.sums, found.scales)
+        kernel = make_strassen_rows([x.operand], [v.operand for v in outs], rows, half)
+        ctx.call(kernel, (x, *outs), fused=("strassen sums",))
         ctx.strassen[key] = found
     return found
+
+
+def empty_sums(ctx: Context, batch: int, rows: int, depth: int, half: int) -> RowSums:
+    """Room for them."""
+    pairs = -(-rows // 2)
+    return RowSums(ctx.temp((batch, depth // (2 * half), pairs, len(PRODUCTS), half)), ctx.temp((batch, pairs)))
 
 
 def _column_scales(w: Array) -> Array | None:
