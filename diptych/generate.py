@@ -7,6 +7,7 @@ cache, which is allocated once and written in place, and looks at no more of it 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
@@ -95,7 +96,7 @@ class Generator:
         self._progress = progress or default_progress()
         self._programs: dict[tuple[int, int, int], Compiled] = {}
         self._shared = SharedWeights()
-        self._caches: dict[int, list[list[Array]]] = {}
+        self._caches: dict[int, deque[list[Array]]] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -208,17 +209,17 @@ class Generator:
         contents = self._lm.contents()
         return None if contents is None else of_arrays(contents[0], *contents[1])
 
+    # No lock: a stream that is dropped gives its memory back whenever the collector runs, which may be while this very
+    # thread holds the lock. What a deque does is atomic.
     def _take_cache(self, batch: int) -> list[Array]:
-        with self._lock:
-            free = self._caches.setdefault(batch, [])
-            if free:
-                return free.pop()
-        types = self._lm.cache_types(batch, self._capacity)
-        return [np.zeros(t.shape, np.float32) for t in types.values()]
+        try:
+            return self._caches.setdefault(batch, deque()).pop()
+        except IndexError:
+            types = self._lm.cache_types(batch, self._capacity)
+            return [np.zeros(t.shape, np.float32) for t in types.values()]
 
     def _give_cache(self, batch: int, cache: list[Array]) -> None:
-        with self._lock:
-            self._caches[batch].append(cache)
+        self._caches[batch].append(cache)
 
 
 def _pieces(length: int) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,22 @@ def test_streams_do_not_disturb_each_other(small: tuple[Any, diptych.Generator])
     next(half)
     half.close()  # its cache goes to the next one, which must not see what it holds
     np.testing.assert_array_equal(generator.generate(b[0], 20).tokens, judged(model, b, 20)[0])
+
+
+def test_a_dropped_stream_waits_for_nobody(small: tuple[Any, diptych.Generator]) -> None:
+    """The collector may drop it while its own thread holds the generator's lock."""
+    model, generator = small
+
+    def drop() -> None:
+        stream = generator.stream(prompt(5)[0], 8)
+        next(stream)
+        with generator._lock:
+            stream.close()
+
+    worker = threading.Thread(target=drop, daemon=True)
+    worker.start()
+    worker.join(120)
+    assert not worker.is_alive()
 
 
 def test_up_to_the_last_position(small: tuple[Any, diptych.Generator]) -> None:
