@@ -126,7 +126,7 @@ def test_streams_do_not_disturb_each_other(small: tuple[Any, diptych.Generator])
 
 def test_a_dropped_stream_waits_for_nobody(small: tuple[Any, diptych.Generator]) -> None:
     """The collector may drop it while its own thread holds the generator's lock."""
-    model, generator = small
+    _, generator = small
 
     def drop() -> None:
         stream = generator.stream(prompt(5)[0], 8)
