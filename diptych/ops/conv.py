@@ -299,6 +299,14 @@ class ConvTranspose(Contraction):
         conv = Conv(self.strides, self.pads, self.dilations, self.groups)
         dx = g.emit(conv, dy, w)  # too long by whole strides when output_padding >= stride
         dx = g.slice(dx, (0,) * dx.rank, x.shape)
-        # x plays the output gradient and dy the input of the plain convolution
-        dw = conv.gradient(g, (dy, w), (x,), (x,))[1]
+        # x plays the output gradient and dy the input of the plain convolution, without the whole strides that are left over
+        ends, pads = [], []
+        for i, (low, high) in enumerate(self.pads):
+            reach = self.dilations[i] * (w.shape[2 + i] - 1) + 1
+            left = dy.shape[2 + i] + low + high - reach - self.strides[i] * (x.shape[2 + i] - 1)
+            left -= left % self.strides[i]
+            ends.append(dy.shape[2 + i] - max(0, left - high))
+            pads.append((low, max(0, high - left)))
+        conv = Conv(self.strides, tuple(pads), self.dilations, self.groups)
+        dw = conv.gradient(g, (g.slice(dy, (0,) * dy.rank, (*dy.shape[:2], *ends)), w), (x,), (x,))[1]
         return (dx, dw) if len(xs) == 2 else (dx, dw, g.sum(dy, (0, *spatial)))
