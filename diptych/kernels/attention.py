@@ -19,7 +19,7 @@ from diptych.ir.kernel import Expr, Kernel, Operand
 from diptych.kernels.access import load_lanes, store_lanes
 from diptych.kernels.attention_parts import Masking, RowSoftmax, pack_panel
 from diptych.kernels.base import emits
-from diptych.kernels.tile import PANEL, RegisterTile
+from diptych.kernels.tile import PANEL, RegisterTile, each_tile
 from diptych.kernels.tiling import pixel_tiles
 
 if TYPE_CHECKING:
@@ -197,16 +197,9 @@ class _Emitter:
         stop = seen if self.chunks == 1 else fn.imin(fn.iadd(key0, p.chunk), seen)
         self.pack(batch, head, key0, stop)
         with fn.loop(0, self.group, name="head") as g:
-            start, row_start = 0, 0
-            for width, count in p.tiles:
-                lo = fn.imax(t0, start) if start else t0
-                hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
-                with fn.loop(lo, hi, name="tile") as tile:
-                    row = fn.iadd(fn.imul(fn.isub(tile, start), width), row_start)
-                    slot = fn.iadd(fn.imul(g, p.tiles_per_block), fn.isub(tile, t0))
-                    self.tile_of(width, [batch, head, g], row, slot, key0, stop)
-                start += count
-                row_start += width * count
+            for width, tile, row in each_tile(fn, p.tiles, t0, t1):
+                slot = fn.iadd(fn.imul(g, p.tiles_per_block), fn.isub(tile, t0))
+                self.tile_of(width, [batch, head, g], row, slot, key0, stop)
 
     def tile_of(self, width: int, where: list[ir.Value], row: ir.Value, slot: Index, key0: Index, stop: Index) -> None:
         fn, p = self.fn, self.p

@@ -18,7 +18,7 @@ from llvmlite import ir
 from diptych.codegen.builder import Fn, Index, Val, register_type
 from diptych.codegen.math import Math
 from diptych.kernels.base import emits, evaluate
-from diptych.kernels.tile import PANEL, RegisterTile, load_masked, store_masked
+from diptych.kernels.tile import PANEL, RegisterTile, each_tile, load_masked, store_masked
 
 if TYPE_CHECKING:
     from diptych.ir.kernel import Expr, Kernel
@@ -149,16 +149,9 @@ class ContractEmitter:
         t0 = fn.imul(pixel_block, p.tiles_per_block)
         t1 = fn.imin(fn.iadd(t0, p.tiles_per_block), p.pixel_tiles)
         with fn.loop(0, self.k_chunks, name="chunk") as chunk:
-            start, pixel0 = 0, 0
-            for width, count in p.tiles:
-                lo = fn.imax(t0, start) if start else t0
-                hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
-                with fn.loop(lo, hi, name="tile") as tile:
-                    pixel = fn.iadd(fn.imul(fn.isub(tile, start), width), pixel0)
-                    ahead = self.ahead(w, chunk, fn.isub(tile, t0), panels) if p.prefetch else _Ahead([], PANEL)
-                    self.tile(x, w, bases, chunk, pixel, width, panels, panel0, ahead)
-                start += count
-                pixel0 += width * count
+            for width, tile, pixel in each_tile(fn, p.tiles, t0, t1):
+                ahead = self.ahead(w, chunk, fn.isub(tile, t0), panels) if p.prefetch else _Ahead([], PANEL)
+                self.tile(x, w, bases, chunk, pixel, width, panels, panel0, ahead)
 
     def ahead(self, w: ir.Value, chunk: ir.Value, number: ir.Value, panels: int) -> _Ahead:
         """What tile `number` of a work item fetches: its part of the weights of the next chunk, or of the next group.

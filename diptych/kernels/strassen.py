@@ -21,7 +21,7 @@ from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.nest import expr_cost
-from diptych.kernels.tile import PANEL, RegisterTile, load_masked, store_masked
+from diptych.kernels.tile import PANEL, RegisterTile, each_tile, load_masked, store_masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -179,15 +179,8 @@ class _Emitter:
         w = fn.at(self.pointers[1], fn.imul(group, p.group_weights))
         column = fn.imul(group, p.pairs_per_tile * 2 * PANEL)
         with fn.loop(0, p.stretches, p.per_pass, name="pass") as first:
-            start, pair0 = 0, 0
-            for width, count in p.tiles:
-                lo = fn.imax(t0, start) if start else t0
-                hi = fn.imin(t1, start + count) if len(p.tiles) > 1 else t1
-                with fn.loop(lo, hi, name="tile") as tile:
-                    pair = fn.iadd(fn.imul(fn.isub(tile, start), width), pair0)
-                    self.tile(_Tile(batch, pair, width, pairs, column, tail, first), w, fn.isub(tile, t0))
-                start += count
-                pair0 += width * count
+            for width, tile, pair in each_tile(fn, p.tiles, t0, t1):
+                self.tile(_Tile(batch, pair, width, pairs, column, tail, first), w, fn.isub(tile, t0))
 
     # -- one register tile ----------------------------------------------------------------------------------------
     def tile(self, at: _Tile, w: ir.Value, number: ir.Value) -> None:

@@ -9,11 +9,11 @@ from llvmlite import ir
 from diptych.codegen.builder import I32, VOID, Val, register_type
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from diptych.codegen.builder import Fn, Index, Var
 
-__all__ = ["PANEL", "RegisterTile", "load_masked", "store_masked"]
+__all__ = ["PANEL", "RegisterTile", "each_tile", "load_masked", "store_masked"]
 
 PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
 # Rank-1 updates per turn of the innermost loop, by bytes of a vector register. Given more of them LLVM moves loads so
@@ -75,6 +75,19 @@ class RegisterTile:
             for variables, values in zip(pixel, new_pixel, strict=True):
                 for var, value in zip(variables, values, strict=True):
                     var.set(value)
+
+
+def each_tile(fn: Fn, tiles: Sequence[tuple[int, int]], first: Index, end: Index) -> Iterator[tuple[int, ir.Value, ir.Value]]:
+    """Tiles `first` to `end` of a row of (width, how many): for each width, within its loop, the width, the number of the
+    tile and the row at which it begins."""
+    start, row0 = 0, 0
+    for width, count in tiles:
+        lo = fn.imax(first, start) if start else first
+        hi = fn.imin(end, start + count) if len(tiles) > 1 else end
+        with fn.loop(lo, hi, name="tile") as tile:
+            yield width, tile, fn.iadd(fn.imul(fn.isub(tile, start), width), row0)
+        start += count
+        row0 += width * count
 
 
 def load_masked(fn: Fn, address: ir.Value, lanes: int, mask: ir.Value | None) -> Val:

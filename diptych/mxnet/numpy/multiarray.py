@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -220,16 +221,14 @@ class ndarray(NDArray):
         return self
 
 
-def function_method(name: str) -> Any:
-    """The method that calls a function of `mx.np`."""
+def function_method(name: str, package: str = "diptych.mxnet.numpy", of: str = "`mx.np.{}` of this array.") -> Any:
+    """The method that calls a function of `mx.np`, or of its twin for symbols."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from diptych.mxnet import numpy
-
-        return getattr(numpy, name)(self, *args, **kwargs)
+        return getattr(import_module(package), name)(self, *args, **kwargs)
 
     method.__name__ = name
-    method.__doc__ = f"`mx.np.{name}` of this array."
+    method.__doc__ = of.format(name)
     return method
 
 

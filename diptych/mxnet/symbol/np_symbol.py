@@ -122,19 +122,8 @@ class NumpySymbol(Symbol):
         return operator("_np_squeeze", self, axis=axis)
 
 
-def _function_method(name: str) -> Any:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from diptych.mxnet.symbol import numpy
-
-        return getattr(numpy, name)(self, *args, **kwargs)
-
-    method.__name__ = name
-    method.__doc__ = f"`mx.sym.np.{name}` of this symbol."
-    return method
-
-
 for _name in multiarray.METHODS:
-    setattr(NumpySymbol, _name, _function_method(_name))
+    setattr(NumpySymbol, _name, multiarray.function_method(_name, "diptych.mxnet.symbol.numpy", "`mx.sym.np.{}` of this symbol."))
 for _name in multiarray.OPERATORS:
     setattr(NumpySymbol, f"__{_name}__", multiarray.operator_method(_name))
     setattr(NumpySymbol, f"__r{_name}__", multiarray.operator_method(_name, reverse=True))
