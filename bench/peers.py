@@ -121,17 +121,26 @@ def main() -> int:
     settings = Settings(tuple(engines), args.threads, args.rounds, args.seconds, quick=not args.starts)
     reports: list[Report] = []
     failures: dict[str, str] = {}
+    stopped = False
     for batch in args.batch or [1]:
         for model in models:
+            if stopped:
+                failures[f"{model} x{batch}"] = "interrupted"
+                continue
             say(f"== {model}, batch {batch}, {args.threads} threads")
             try:
                 reports.append(one(model, batch, settings))
+            except KeyboardInterrupt:  # what was measured before still counts
+                stopped, failures[f"{model} x{batch}"] = True, "interrupted"
+                continue
             except DiptychError as e:
                 failures[f"{model} x{batch}"] = str(e)
                 say(f"{model}: {e}")
                 continue
             if args.verbose:
                 print(reports[-1].as_text() + "\n", flush=True)
+            else:
+                say(summary(reports[-1:], engines).split("\n")[2])
             if args.json:
                 made: dict[str, Any] = {
                     "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

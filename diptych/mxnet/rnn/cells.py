@@ -9,7 +9,7 @@ from diptych.mxnet import symbol as sym
 from diptych.mxnet.initializer import LSTMBias
 from diptych.mxnet.symbol.symbol import Symbol
 
-__all__ = ["BaseRNNCell", "GRUCell", "LSTMCell", "RNNCell", "RNNParams", "sequence"]
+__all__ = ["BaseRNNCell", "GRUCell", "GRUStep", "GatedCell", "LSTMCell", "LSTMStep", "PlainStep", "RNNCell", "RNNParams", "sequence"]
 
 
 def sequence(length: int | None, inputs: Any, layout: str, merge: bool | None, in_layout: str | None = None) -> tuple[Any, int]:
@@ -53,6 +53,7 @@ class BaseRNNCell:
     """The base class of cells: `cell(input, states)` gives (output, states); `unroll` gives those of all steps."""
 
     _num_hidden: int = 0
+    _gate_names: tuple[str, ...] = ()
     _cells: list[Any] = []
 
     def __init__(self, prefix: str = "", params: RNNParams | None = None) -> None:
@@ -88,10 +89,6 @@ class BaseRNNCell:
     def state_shape(self) -> list[Any]:
         """Shapes of the states."""
         return [info["shape"] for info in self.state_info]
-
-    @property
-    def _gate_names(self) -> tuple[str, ...]:
-        return ()
 
     def _check_free(self) -> None:
         if self._modified:
@@ -152,36 +149,35 @@ class BaseRNNCell:
         return merged, states
 
 
-class _Gated(BaseRNNCell):
-    """Cells with weights from the input and from the state."""
+class GatedCell(BaseRNNCell):
+    """Cells with weights from the input and from the state, as products or convolutions."""
 
-    def __init__(self, num_hidden: int, prefix: str, params: RNNParams | None, **bias: Any) -> None:
-        super().__init__(prefix, params)
-        self._num_hidden = num_hidden
-        self._iW, self._hW = self.params.get("i2h_weight"), self.params.get("h2h_weight")
-        self._iB, self._hB = self.params.get("i2h_bias", **bias), self.params.get("h2h_bias")
+    _states = 1
+    _gate_names: tuple[str, ...] = ("",)
+    _activation: Any = "tanh"
+    _state_shape: tuple[int, ...] = ()
+    _state_layout = "NC"
+
+    def _make_weights(self, weights: tuple[Any, Any] = (None, None), biases: tuple[Any, Any] = (None, None)) -> None:
+        """The variables of input and of state, each with its initializer."""
+        self._iW, self._hW = (self.params.get(f"{g}_weight", init=w) for g, w in zip(("i2h", "h2h"), weights))
+        self._iB, self._hB = (self.params.get(f"{g}_bias", init=b) for g, b in zip(("i2h", "h2h"), biases))
 
     @property
     def state_info(self) -> list[dict[str, Any]]:
-        """Shape and layout of the state."""
-        return [{"shape": (0, self._num_hidden), "__layout__": "NC"}]
+        """Shape and layout of the states."""
+        return [{"shape": self._state_shape, "__layout__": self._state_layout}] * self._states
 
     def _products(self, inputs: Any, state: Any, name: str) -> tuple[Any, Any]:
-        size = self._num_hidden * len(self._gate_names)
-        return (sym.FullyConnected(inputs, self._iW, self._iB, num_hidden=size, name=f"{name}i2h"),
-                sym.FullyConnected(state, self._hW, self._hB, num_hidden=size, name=f"{name}h2h"))  # fmt: skip
+        raise NotImplementedError
+
+    def _parts(self, gates: Any, name: str) -> Any:
+        axis = self._state_layout.find("C")
+        return sym.SliceChannel(gates, num_outputs=len(self._gate_names), axis=axis, name=name)
 
 
-class RNNCell(_Gated):
-    """A plain recurrent cell."""
-
-    def __init__(self, num_hidden: int, activation: Any = "tanh", prefix: str = "rnn_", params: RNNParams | None = None) -> None:
-        super().__init__(num_hidden, prefix, params)
-        self._activation = activation
-
-    @property
-    def _gate_names(self) -> tuple[str, ...]:
-        return ("",)
+class PlainStep(GatedCell):
+    """The step of a plain recurrent cell."""
 
     def __call__(self, inputs: Any, states: Any) -> Any:
         """One step."""
@@ -191,50 +187,75 @@ class RNNCell(_Gated):
         return output, [output]
 
 
-class LSTMCell(_Gated):
-    """A long short-term memory cell."""
+class LSTMStep(GatedCell):
+    """The step of a long short-term memory cell."""
 
-    def __init__(self, num_hidden: int, prefix: str = "lstm_", params: RNNParams | None = None, forget_bias: float = 1.0) -> None:
-        super().__init__(num_hidden, prefix, params, init=LSTMBias(forget_bias=forget_bias))
-
-    @property
-    def state_info(self) -> list[dict[str, Any]]:
-        """Shape and layout of output and memory."""
-        return super().state_info * 2
-
-    @property
-    def _gate_names(self) -> tuple[str, ...]:
-        return ("_i", "_f", "_c", "_o")
+    _states = 2
+    _gate_names = ("_i", "_f", "_c", "_o")
 
     def __call__(self, inputs: Any, states: Any) -> Any:
         """One step."""
         name = self._step()
         i2h, h2h = self._products(inputs, states[0], name)
-        parts = sym.SliceChannel(i2h + h2h, num_outputs=4, name=f"{name}slice")
-        i, f, c, o = (sym.Activation(parts[k], act_type="tanh" if g == "c" else "sigmoid", name=name + g) for k, g in enumerate("ifco"))
-        memory = sym._internal._plus(f * states[1], i * c, name=f"{name}state")
-        output = sym._internal._mul(o, sym.Activation(memory, act_type="tanh"), name=f"{name}out")
+        i, f, c, o = self._parts(i2h + h2h, f"{name}slice")
+        i, f, o = (sym.Activation(x, act_type="sigmoid", name=name + gate) for x, gate in ((i, "i"), (f, "f"), (o, "o")))
+        memory = sym._internal._plus(f * states[1], i * self._get_activation(c, self._activation, name=f"{name}c"), name=f"{name}state")
+        output = sym._internal._mul(o, self._get_activation(memory, self._activation), name=f"{name}out")
         return output, [output, memory]
 
 
-class GRUCell(_Gated):
+class GRUStep(GatedCell):
+    """The step of a gated recurrent unit, with the reset gate after the product (as cuDNN has it)."""
+
+    _gate_names = ("_r", "_z", "_o")
+
+    def __call__(self, inputs: Any, states: Any) -> Any:
+        """One step."""
+        name = self._step()
+        i2h, h2h = self._products(inputs, states[0], name)
+        ir, iz, io = self._parts(i2h, f"{name}_i2h_slice")
+        hr, hz, ho = self._parts(h2h, f"{name}_h2h_slice")
+        reset = sym.Activation(ir + hr, act_type="sigmoid", name=f"{name}_r_act")
+        keep = sym.Activation(iz + hz, act_type="sigmoid", name=f"{name}_z_act")
+        new = self._get_activation(io + reset * ho, self._activation, name=f"{name}_h_act")
+        output = sym._internal._plus((1.0 - keep) * new, keep * states[0], name=f"{name}out")
+        return output, [output]
+
+
+class _Dense(GatedCell):
+    """Cells whose products are matrix products."""
+
+    def __init__(self, num_hidden: int, prefix: str, params: RNNParams | None, bias: Any = None) -> None:
+        super().__init__(prefix, params)
+        self._num_hidden, self._state_shape = num_hidden, (0, num_hidden)
+        self._make_weights(biases=(bias, None))
+
+    def _products(self, inputs: Any, state: Any, name: str) -> tuple[Any, Any]:
+        size = self._num_hidden * len(self._gate_names)
+        return (sym.FullyConnected(inputs, self._iW, self._iB, num_hidden=size, name=f"{name}i2h"),
+                sym.FullyConnected(state, self._hW, self._hB, num_hidden=size, name=f"{name}h2h"))  # fmt: skip
+
+
+class RNNCell(PlainStep, _Dense):
+    """A plain recurrent cell."""
+
+    def __init__(self, num_hidden: int, activation: Any = "tanh", prefix: str = "rnn_", params: RNNParams | None = None) -> None:
+        super().__init__(num_hidden, prefix, params)
+        self._activation = activation
+
+
+class LSTMCell(LSTMStep, _Dense):
+    """A long short-term memory cell."""
+
+    def __init__(self, num_hidden: int, prefix: str = "lstm_", params: RNNParams | None = None, forget_bias: float = 1.0) -> None:
+        super().__init__(num_hidden, prefix, params, LSTMBias(forget_bias=forget_bias))
+
+
+class GRUCell(GRUStep, _Dense):
     """A gated recurrent unit, with the reset gate after the product (as cuDNN has it)."""
 
     def __init__(self, num_hidden: int, prefix: str = "gru_", params: RNNParams | None = None) -> None:
         super().__init__(num_hidden, prefix, params)
 
-    @property
-    def _gate_names(self) -> tuple[str, ...]:
-        return ("_r", "_z", "_o")
-
-    def __call__(self, inputs: Any, states: Any) -> Any:
-        """One step."""
-        name = self._step()
-        i2h, h2h = self._products(inputs, states[0], name + "_")
-        ir, iz, io = sym.SliceChannel(i2h, num_outputs=3, name=f"{name}_i2h_slice")
-        hr, hz, ho = sym.SliceChannel(h2h, num_outputs=3, name=f"{name}_h2h_slice")
-        reset = sym.Activation(ir + hr, act_type="sigmoid", name=f"{name}_r_act")
-        keep = sym.Activation(iz + hz, act_type="sigmoid", name=f"{name}_z_act")
-        new = sym.Activation(io + reset * ho, act_type="tanh", name=f"{name}_h_act")
-        output = sym._internal._plus((1.0 - keep) * new, keep * states[0], name=f"{name}out")
-        return output, [output]
+    def _products(self, inputs: Any, state: Any, name: str) -> tuple[Any, Any]:
+        return super()._products(inputs, state, f"{name}_")  # MXNet's names of this cell have two strokes

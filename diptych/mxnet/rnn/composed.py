@@ -245,8 +245,11 @@ class FusedRNNCell(BaseRNNCell):
     def __init__(self, num_hidden: int, num_layers: int = 1, mode: str = "lstm", bidirectional: bool = False, dropout: float = 0.0,
                  get_next_state: bool = False, forget_bias: float = 1.0, prefix: str | None = None,
                  params: RNNParams | None = None) -> None:  # fmt: skip
+        if mode not in _GATES:
+            raise ValueError(f"FusedRNNCell: mode={mode!r} is none of {', '.join(_GATES)}")
         super().__init__(f"{mode}_" if prefix is None else prefix, params)
         self._num_hidden, self._num_layers, self._mode = num_hidden, num_layers, mode
+        self._gate_names = _GATES[mode]
         self._bidirectional, self._dropout, self._get_next_state = bidirectional, dropout, get_next_state
         self._directions = ["l", "r"] if bidirectional else ["l"]
         self._parameter = self.params.get("parameters", init=FusedRNN(None, num_hidden, num_layers, mode, bidirectional, forget_bias))
@@ -256,10 +259,6 @@ class FusedRNNCell(BaseRNNCell):
         """Shape and layout of each state."""
         shape = (len(self._directions) * self._num_layers, 0, self._num_hidden)
         return [{"shape": shape, "__layout__": "LNC"} for _ in range(2 if self._mode == "lstm" else 1)]
-
-    @property
-    def _gate_names(self) -> tuple[str, ...]:
-        return _GATES[self._mode]
 
     def _layout(self, inputs: int) -> list[tuple[str, tuple[int, ...]]]:
         """Names and shapes of the parts of the vector."""

@@ -6,21 +6,20 @@ from functools import partial
 from typing import Any
 
 from diptych.mxnet import symbol as sym
-from diptych.mxnet.rnn.cells import BaseRNNCell, RNNParams
+from diptych.mxnet.rnn.cells import GatedCell, GRUStep, LSTMStep, PlainStep, RNNParams
 
 __all__ = ["BaseConvRNNCell", "ConvGRUCell", "ConvLSTMCell", "ConvRNNCell"]
 
 _leaky = partial(sym.LeakyReLU, act_type="leaky", slope=0.2)
 
 
-class BaseConvRNNCell(BaseRNNCell):
+class BaseConvRNNCell(GatedCell):
     """The base class of convolutional cells.
 
     The state has `num_hidden` channels and the size of the convolved input. The convolution of the state keeps its size, so
     that its kernel must be odd.
     """
 
-    _states = 1
     _default_prefix = ""
 
     def __init__(self, input_shape: Any, num_hidden: int, h2h_kernel: Any = (3, 3), h2h_dilate: Any = (1, 1), i2h_kernel: Any = (3, 3),
@@ -31,33 +30,21 @@ class BaseConvRNNCell(BaseRNNCell):
         super().__init__(self._default_prefix if prefix is None else prefix, params)
         if any(k % 2 == 0 for k in h2h_kernel):
             raise AssertionError(f"{type(self).__name__}: h2h_kernel={h2h_kernel} must be odd: the state keeps its size")
-        self._num_hidden, self._conv_layout, self._activation = num_hidden, conv_layout, activation
+        self._num_hidden, self._state_layout, self._activation = num_hidden, conv_layout, activation
         self._i2h = {"kernel": i2h_kernel, "stride": i2h_stride, "pad": i2h_pad, "dilate": i2h_dilate, "layout": conv_layout}
         same = tuple(d * (k - 1) // 2 for k, d in zip(h2h_kernel, h2h_dilate))
         self._h2h = {"kernel": h2h_kernel, "stride": (1,) * len(same), "pad": same, "dilate": h2h_dilate, "layout": conv_layout}
         once = sym.Convolution(sym.Variable("data"), num_filter=num_hidden, **self._i2h)
         self._state_shape = (0, *once.infer_shape(data=input_shape)[1][0][1:])
-        self._iW = self.params.get("i2h_weight", init=i2h_weight_initializer)
-        self._hW = self.params.get("h2h_weight", init=h2h_weight_initializer)
-        self._iB = self.params.get("i2h_bias", init=i2h_bias_initializer)
-        self._hB = self.params.get("h2h_bias", init=h2h_bias_initializer)
-
-    @property
-    def state_info(self) -> list[dict[str, Any]]:
-        """Shape and layout of the states."""
-        return [{"shape": self._state_shape, "__layout__": self._conv_layout}] * self._states
+        self._make_weights((i2h_weight_initializer, h2h_weight_initializer), (i2h_bias_initializer, h2h_bias_initializer))
 
     def _products(self, inputs: Any, state: Any, name: str) -> tuple[Any, Any]:
         channels = self._num_hidden * len(self._gate_names)
         return (sym.Convolution(inputs, self._iW, self._iB, num_filter=channels, name=f"{name}i2h", **self._i2h),
                 sym.Convolution(state, self._hW, self._hB, num_filter=channels, name=f"{name}h2h", **self._h2h))  # fmt: skip
 
-    def _parts(self, gates: Any, name: str) -> list[Any]:
-        count = len(self._gate_names)
-        return list(sym.SliceChannel(gates, num_outputs=count, axis=self._conv_layout.find("C"), name=name))
 
-
-class ConvRNNCell(BaseConvRNNCell):
+class ConvRNNCell(PlainStep, BaseConvRNNCell):
     """A plain convolutional cell.
 
     >>> import diptych.mxnet as mx
@@ -69,56 +56,14 @@ class ConvRNNCell(BaseConvRNNCell):
 
     _default_prefix = "ConvRNN_"
 
-    @property
-    def _gate_names(self) -> tuple[str, ...]:
-        return ("",)
 
-    def __call__(self, inputs: Any, states: Any) -> Any:
-        """One step."""
-        name = self._step()
-        i2h, h2h = self._products(inputs, states[0], name)
-        output = self._get_activation(i2h + h2h, self._activation, name=f"{name}out")
-        return output, [output]
-
-
-class ConvLSTMCell(BaseConvRNNCell):
+class ConvLSTMCell(LSTMStep, BaseConvRNNCell):
     """A convolutional long short-term memory cell (Shi et al. 2015, without peepholes)."""
 
     _default_prefix = "ConvLSTM_"
-    _states = 2
-
-    @property
-    def _gate_names(self) -> tuple[str, ...]:
-        return ("_i", "_f", "_c", "_o")
-
-    def __call__(self, inputs: Any, states: Any) -> Any:
-        """One step."""
-        name = self._step()
-        i2h, h2h = self._products(inputs, states[0], name)
-        i, f, c, o = self._parts(i2h + h2h, f"{name}slice")
-        i, f, o = (sym.Activation(x, act_type="sigmoid", name=name + gate) for x, gate in ((i, "i"), (f, "f"), (o, "o")))
-        memory = sym._internal._plus(f * states[1], i * self._get_activation(c, self._activation, name=f"{name}c"), name=f"{name}state")
-        output = sym._internal._mul(o, self._get_activation(memory, self._activation), name=f"{name}out")
-        return output, [output, memory]
 
 
-class ConvGRUCell(BaseConvRNNCell):
+class ConvGRUCell(GRUStep, BaseConvRNNCell):
     """A convolutional gated recurrent unit, with the reset gate after the convolution."""
 
     _default_prefix = "ConvGRU_"
-
-    @property
-    def _gate_names(self) -> tuple[str, ...]:
-        return ("_r", "_z", "_o")
-
-    def __call__(self, inputs: Any, states: Any) -> Any:
-        """One step."""
-        name = self._step()
-        i2h, h2h = self._products(inputs, states[0], name)
-        ir, iz, io = self._parts(i2h, f"{name}_i2h_slice")
-        hr, hz, ho = self._parts(h2h, f"{name}_h2h_slice")
-        reset = sym.Activation(ir + hr, act_type="sigmoid", name=f"{name}_r_act")
-        keep = sym.Activation(iz + hz, act_type="sigmoid", name=f"{name}_z_act")
-        new = self._get_activation(io + reset * ho, self._activation, name=f"{name}_h_act")
-        output = sym._internal._plus((1.0 - keep) * new, keep * states[0], name=f"{name}out")
-        return output, [output]
