@@ -22,7 +22,7 @@ class AttrScope(Scope, root=True):
 
     def __init__(self, **kwargs: str) -> None:
         if not all(isinstance(v, str) for v in kwargs.values()):
-            raise ValueError("Attributes need to be string")
+            raise ValueError("AttrScope: the values of attributes are strings")
         self._attr = dict(kwargs)
 
     def get(self, attr: dict[str, str] | None) -> dict[str, str]:

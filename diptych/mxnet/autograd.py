@@ -103,7 +103,7 @@ def _heads(heads: Any, head_grads: Any) -> tuple[list[NDArray], list[NDArray | N
     heads = _list(heads)
     grads: list[Any] = [None] * len(heads) if head_grads is None else _list(head_grads)
     if len(grads) != len(heads):
-        raise ValueError("heads and head_grads must be lists of the same length")
+        raise ValueError(f"{len(head_grads)} head_grads for {len(heads)} heads: one for each is needed")
     return heads, grads
 
 
@@ -122,7 +122,7 @@ def grad(heads: Any, variables: Any, head_grads: Any = None, retain_graph: bool 
     heads, grads = _heads(heads, head_grads)
     wanted: Sequence[NDArray] = _list(variables)
     if not wanted:
-        raise ValueError("variables cannot be an empty list.")
+        raise ValueError("autograd.grad: no variables given, there is nothing to differentiate by")
     for i, x in enumerate(wanted):
         if x._entry is None:
             raise MXNetError(f"Cannot differentiate with respect to the {i + 1}-th variable because it does not require gradient.")
@@ -154,7 +154,7 @@ class Function:
 
     def __call__(self, *inputs: Any) -> Any:
         if self._used:
-            raise AssertionError("Each Function instance can only be called once. Please create another instance.")
+            raise AssertionError("this Function was called before, and keeps what that call saved: make a new one for every call")
         self._used = True
         recording = state.recording
         with pause():
@@ -196,6 +196,6 @@ class _FunctionNode(Node):
             found = _list(self.function.backward(*arrived))
         if len(found) != len(self.inputs):
             raise AssertionError(
-                f"{type(self.function).__name__}.backward must return exactly the same number of NDArrays as the number of "
-                f"NDArrays arguments to forward. Expecting {len(self.inputs)} got {len(found)}")  # fmt: skip
+                f"{type(self.function).__name__}.backward gave {len(found)} arrays for {len(self.inputs)} inputs: "
+                "one gradient for each argument of forward is needed")  # fmt: skip
         return found

@@ -141,7 +141,7 @@ class Executor:
         grads += [wrap(np.zeros(r.shape, r.dtype)) for r in self._recorded[len(grads) :]]
         for g in grads:
             if g is not None and not isinstance(g, NDArray):
-                raise TypeError("inputs must be NDArray")
+                raise TypeError("executor inputs are NDArrays: mx.nd.array(x) makes one")
         before = state.training
         state.training = bool(is_train)
         for grad, req in zip(self.grad_arrays, self._reqs):  # what no gradient arrives at has a gradient of zero
@@ -167,7 +167,7 @@ class Executor:
                 if name in held:
                     array.astype(held[name].dtype).copyto(held[name])
                 elif not allow_extra_params:
-                    raise ValueError(f'Find name "{name}" that is not in the {what}')
+                    raise ValueError(f'"{name}" is none of the {what}')
 
     def reshape(self, partial_shaping: bool = False, allow_up_sizing: bool = False, **kwargs: Any) -> Executor:
         """An executor for other input shapes; arrays whose shape stays are shared with this one."""
@@ -232,9 +232,9 @@ def _by_name(given: Any, names: list[str], what: str, missing: bool) -> list[Any
             raise ValueError(f"key `{absent[0]}` is missing in `{what}`")
         return [given.get(n) for n in names]
     if not isinstance(given, (list, tuple)):
-        raise TypeError(f"{what} must be a list of NDArrays or a dict of str to NDArray")
+        raise TypeError(f"{what}: give arrays as a list, or as a dict by name")
     if len(given) != len(names):
-        raise ValueError(f"Length of {what} does not match the number of arguments: {len(given)} != {len(names)}")
+        raise ValueError(f"{what}: {len(given)} arrays for {len(names)} names ({', '.join(names[:8])})")
     return list(given)
 
 
@@ -246,7 +246,7 @@ def bind(symbol: Symbol, ctx: Any, args: Any, args_grad: Any, grad_req: Any, aux
     states = _by_name(aux_states if aux_states is not None else [], aux_names, "aux_states", False) if aux_names else []
     for x in (*arrays, *states, *(g for g in grads if g is not None)):
         if not isinstance(x, NDArray):
-            raise TypeError("Only accept list of NDArrays or dict of str to NDArray")
+            raise TypeError("give arrays as a list, or as a dict by name")
     for g, a, n in zip(grads, arrays, names):
         if g is not None and g.shape != a.shape:
             raise MXNetError(f"the gradient array of {n} has shape {g.shape}, the argument {a.shape}")

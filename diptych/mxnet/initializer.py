@@ -48,17 +48,17 @@ class Load:
         if name in self.param:
             found = self.param[name]
             if arr.shape != found.shape:
-                raise AssertionError(f"Parameter {name} cannot be initialized from loading. Shape mismatch, target "
-                                     f"{arr.shape} vs loaded {found.shape}")  # fmt: skip
+                raise AssertionError(f"{name} is "
+                                     f"{arr.shape}, what was loaded under that name {found.shape}")  # fmt: skip
             arr[:] = found
             if self.verbose:
-                logging.info("Initialized %s by loading", name)
+                logging.info("%s starts as loaded", name)
             return
         if self.default_init is None:
             raise AssertionError(f"Parameter {name}: it is not in the file, and there is no default_init")
         self.default_init(name, arr)
         if self.verbose:
-            logging.info("Initialized %s by default", name)
+            logging.info("%s starts by the default", name)
 
 
 class Mixed:
@@ -189,7 +189,7 @@ class Xavier(Initializer):
     def _init_weight(self, name: str, arr: NDArray) -> None:
         shape = arr.shape
         if len(shape) < 2:
-            raise ValueError(f"Xavier initializer cannot be applied to vector {name}. It requires at least 2D.")
+            raise ValueError(f"Xavier needs two axes or more, for inputs and outputs: {name} is {arr.shape}")
         area = float(np.prod(shape[2:])) if len(shape) > 2 else 1.0
         fan_in, fan_out = shape[1] * area, shape[0] * area
         fans = {"avg": (fan_in + fan_out) / 2.0, "in": fan_in, "out": fan_out}

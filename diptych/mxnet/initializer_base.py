@@ -50,7 +50,7 @@ class Initializer:
 
     def _verbose_print(self, desc: str, init: str, arr: NDArray) -> None:
         if self._verbose and self._print_func:
-            logging.info("Initialized %s as %s: %s", desc, init, self._print_func(arr))
+            logging.info("%s starts by %s: %s", desc, init, self._print_func(arr))
 
     def dumps(self) -> str:
         """The initializer as text that `create` reads.
@@ -96,12 +96,12 @@ class Initializer:
         self._init_default(desc, arr)
 
     def _legacy_init(self, name: str, arr: NDArray) -> None:
-        warnings.warn("Calling initializer with init(str, NDArray) has been deprecated. "
-                      "please use init(mx.init.InitDesc(...), NDArray) instead.", DeprecationWarning, stacklevel=3)  # fmt: skip
+        warnings.warn("an initializer takes mx.init.InitDesc(name) and the array; "
+                      "a plain name will not do for ever", DeprecationWarning, stacklevel=3)  # fmt: skip
         if not isinstance(name, str):
-            raise TypeError("name must be string")
+            raise TypeError("an initializer takes the name first: a string or InitDesc")
         if not isinstance(arr, NDArray):
-            raise TypeError("arr must be NDArray")
+            raise TypeError("an initializer takes an NDArray second")
         if name.startswith("upsampling"):
             self._init_bilinear(name, arr)
             return
@@ -147,9 +147,9 @@ class Initializer:
         arr[:] = random.randint(-127, 127, shape=arr.shape, dtype="int32").asnumpy().astype(np.int8)
 
     def _init_default(self, name: str, _: NDArray) -> None:
-        raise ValueError(f"Unknown initialization pattern for {name}. Default initialization is now limited to "
-                         '"weight", "bias", "gamma" (1.0), and "beta" (0.0).'
-                         "Please use mx.sym.Variable(init=mx.init.*) to set initialization pattern")  # fmt: skip
+        raise ValueError(f"by its name it is not known how {name} should start: names that end in "
+                         '"weight", "bias", "gamma" or "beta" are; for others give '
+                         "mx.sym.Variable(name, init=mx.init.Normal()) or the like")  # fmt: skip
 
 
 _register = registry.get_register_func(Initializer, "initializer")

@@ -132,7 +132,7 @@ class TopKAccuracy(EvalMetric):
     def __init__(self, top_k: int = 1, name: str = "top_k_accuracy", output_names: Any = None, label_names: Any = None) -> None:
         super().__init__(name, top_k=top_k, output_names=output_names, label_names=label_names, has_global_stats=True)
         if top_k <= 1:
-            raise AssertionError("Please use Accuracy if top_k is no more than 1")
+            raise AssertionError("TopKAccuracy is for top_k of 2 or more: the best one is Accuracy")
         self.top_k = top_k
         self.name += f"_{top_k}"
 
@@ -140,7 +140,7 @@ class TopKAccuracy(EvalMetric):
         """Count a batch."""
         for label, pred in arrays(labels, preds):
             if pred.ndim > 2:
-                raise AssertionError(f"Predictions should be no more than 2 dims, not {pred.shape}")
+                raise AssertionError(f"TopKAccuracy takes predictions (batch, classes), not {pred.shape}")
             check_label_shapes(label, pred)
             wanted = label.astype(numpy.int32)
             scores = pred.astype(numpy.float32)
@@ -338,7 +338,7 @@ class CustomMetric(EvalMetric):
 
     def get_config(self) -> dict[str, Any]:
         """An error: a function has no configuration."""
-        raise NotImplementedError("CustomMetric cannot be serialized")
+        raise NotImplementedError("a CustomMetric holds a function, which cannot be written as a configuration")
 
 
 def np(numpy_feval: Any, name: str | None = None, allow_extra_outputs: bool = False) -> CustomMetric:

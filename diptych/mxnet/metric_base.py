@@ -19,7 +19,7 @@ def check_label_shapes(labels: Any, preds: Any, wrap: bool = False, shape: bool 
     """Labels and predictions, in lists if `wrap`; a ValueError when their numbers (or shapes) differ."""
     ours, theirs = (labels.shape, preds.shape) if shape else (len(labels), len(preds))
     if ours != theirs:
-        raise ValueError(f"Shape of labels {ours} does not match shape of predictions {theirs}")
+        raise ValueError(f"labels are {ours}, predictions {theirs}: they must agree")
     if wrap:
         labels = [labels] if isinstance(labels, NDArray) else labels
         preds = [preds] if isinstance(preds, NDArray) else preds

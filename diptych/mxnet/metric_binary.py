@@ -28,7 +28,7 @@ class BinaryCounts:
         wanted = label.astype(np.int32)
         check_label_shapes(wanted, pred)
         if len(np.unique(wanted)) > 2:
-            raise ValueError(f"{self.owner} currently only supports binary classification.")
+            raise ValueError(f"{self.owner} is for two classes, labelled 0 and 1")
         ours, theirs = pred.argmax(1) == 1, wanted.ravel() == 1
         self.tp += int((ours & theirs).sum())
         self.fp += int((ours & ~theirs).sum())

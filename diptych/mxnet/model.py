@@ -41,7 +41,7 @@ def joined_params(arg_params: dict[str, NDArray], aux_params: dict[str, NDArray]
 def split_params(found: Any, where: str) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
     """(arguments, auxiliary states) of the named arrays of a file."""
     if not found:
-        logging.warning("Params file '%s' is empty", where)
+        logging.warning("no parameters in %s", where)
         return {}, {}
     if not isinstance(found, dict):
         raise MXNetError(f"{where} holds a list of arrays without names; a checkpoint has names that begin with arg: or aux:")

@@ -20,7 +20,7 @@ def builtin_op(op_name: str) -> Any:
             name = op_name.removeprefix(prefix)
             found = getattr(importlib.import_module(f"diptych.mxnet.{module}"), name, None)
             if found is None:
-                raise ValueError(f"Cannot find operator {name} in module mxnet.{module}")
+                raise ValueError(f"mx.{module} has no operator {name}")
             return found
     return None
 

@@ -18,7 +18,7 @@ seed = random.seed
 def bernoulli(prob: Any = None, logit: Any = None, size: Any = None, dtype: Any = None, ctx: Any = None, out: Any = None) -> Any:
     """Zeros and ones, with the probability of a one or its logit (the other one is None)."""
     if (prob is None) == (logit is None):
-        raise ValueError("Either `prob` or `logit` must be specified, but not both.")
+        raise ValueError("give one of prob and logit")
     value = random._value(prob if logit is None else logit)
     p = np.asarray(value, np.float64) if logit is None else 1 / (1 + np.exp(-np.asarray(value, np.float64)))
     if logit is None and not np.all((p >= 0) & (p <= 1)):

@@ -29,7 +29,7 @@ __all__ = [
 def seed(seed_state: int, ctx: Any = "all") -> None:
     """Start the random numbers again: the same seed gives the same numbers (not those of libmxnet)."""
     if not isinstance(seed_state, int) and not hasattr(seed_state, "__index__"):
-        raise ValueError("seed_state must be int")
+        raise ValueError("the seed is an int")
     if isinstance(ctx, str) and ctx != "all":
         raise MXNetError(f"ctx={ctx!r}: give a Context or 'all'")
     random_state.seed(int(seed_state))

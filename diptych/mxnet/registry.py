@@ -22,7 +22,7 @@ def get_register_func(base_class: type, nickname: str) -> Any:
 
     def register(klass: type, name: str | None = None) -> type:
         if not issubclass(klass, base_class):
-            raise AssertionError(f"Can only register subclass of {base_class.__name__}, not {klass.__name__}")
+            raise AssertionError(f"{klass.__name__} is no {base_class.__name__} and cannot be registered as one")
         key = (name or klass.__name__).lower()
         if key in table and table[key] is not klass:
             warnings.warn(f"New {nickname} {klass.__module__}.{klass.__name__} registered with name {key} is overriding "
@@ -65,14 +65,14 @@ def get_create_func(base_class: type, nickname: str) -> Any:
         if isinstance(name, dict):
             return create(**name)
         if not isinstance(name, str):
-            raise AssertionError(f"{nickname} must be of string type, not {type(name).__name__}")
+            raise AssertionError(f"{nickname} is given by its name, a string, not by a {type(name).__name__}")
         if name.startswith("["):
             key, inner = json.loads(name)
             return create(key, **inner)
         if name.startswith("{"):
             return create(**json.loads(name))
         if name.lower() not in table:
-            raise AssertionError(f"{name} is not registered. Please register with {nickname}.register first; "
+            raise AssertionError(f"no {nickname} is registered as {name} (@{nickname}.register does so); "
                                  f"known: {', '.join(sorted(table))}")  # fmt: skip
         return table[name.lower()](*args, **kwargs)
 

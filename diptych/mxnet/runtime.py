@@ -50,5 +50,5 @@ class Features(dict[str, Feature]):
         """Whether a feature is there; a RuntimeError for a name MXNet does not know."""
         name = feature_name.upper()
         if name not in self:
-            raise RuntimeError(f"Feature '{name}' is unknown, known features are: {list(self)}")
+            raise RuntimeError(f"no feature is named {name!r}; there are {', '.join(self)}")
         return self[name].enabled

@@ -39,7 +39,7 @@ def _set_np_array(active: bool) -> bool:
 def set_np(shape: bool = True, array: bool = True, dtype: bool = False) -> None:
     """Switch the NumPy-like interface on."""
     if not shape and array:
-        raise ValueError("NumPy Shape semantics is required in using NumPy array semantics.")
+        raise ValueError("NumPy arrays need NumPy shapes: set_np(shape=True, array=True)")
     set_np_shape(shape)
     _set_np_array(array)
 

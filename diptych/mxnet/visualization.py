@@ -16,7 +16,7 @@ def _nodes(symbol: Any) -> tuple[list[dict[str, Any]], list[list[int]]]:
     from diptych.mxnet.symbol.symbol import Symbol
 
     if not isinstance(symbol, Symbol):
-        raise TypeError("symbol must be Symbol")
+        raise TypeError("give a Symbol: the network, not its parameters or a Block")
     content = json.loads(symbol.tojson())
     return content["nodes"], content["heads"]
 
@@ -27,7 +27,7 @@ def _shapes(symbol: Any, shape: dict[str, Any] | None) -> dict[str, Any]:
     internals = symbol.get_internals()
     _, found, _ = internals.infer_shape(**shape)
     if found is None:
-        raise ValueError("Input shape is incomplete")
+        raise ValueError("the shapes given leave some unknown: name the shape of every input")
     return dict(zip(internals.list_outputs(), found))
 
 
@@ -126,7 +126,7 @@ def plot_network(symbol: Any, title: str = "plot", save_format: str = "pdf", sha
 
         graph: Any = importlib.import_module("graphviz")
     except ImportError as error:
-        raise ImportError("Draw network requires graphviz library: pip install graphviz") from error
+        raise ImportError("plot_network draws by graphviz: pip install graphviz") from error
     nodes, _ = _nodes(symbol)
     shapes = _shapes(symbol, shape)
     types: dict[str, Any] = {}
@@ -134,7 +134,7 @@ def plot_network(symbol: Any, title: str = "plot", save_format: str = "pdf", sha
         internals = symbol.get_internals()
         _, found, _ = internals.infer_type(**dtype)
         if found is None:
-            raise ValueError("Input type is incomplete")
+            raise ValueError("the types given leave some unknown: name the type of every input")
         types = dict(zip(internals.list_outputs(), found))
     names = [n["name"] for n in nodes]
     if repeated := sorted({n for n in names if names.count(n) > 1}):

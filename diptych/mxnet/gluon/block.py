@@ -67,8 +67,8 @@ class Block:
             self.register_child(value, name)
         elif isinstance(value, Parameter):
             if name in self._reg_params:
-                raise AssertionError(f"Overriding Parameter attribute {name} is not allowed. If you want to share parameters between "
-                                     "blocks, please set 'params' at Block construction instead.")  # fmt: skip
+                raise AssertionError(f"{name} is a parameter and cannot be set to another: blocks share "
+                                     "parameters by Block(params=other.params)")  # fmt: skip
             self._reg_params[name] = value
         super().__setattr__(name, value)
 
@@ -130,9 +130,9 @@ class Block:
 
         for key, value in self.__dict__.items():
             if isinstance(value, (list, tuple, dict)) and not key.startswith("_") and contains(value):
-                warnings.warn(f'"{key}" is an unregistered container with Blocks. Note that Blocks inside the list, tuple or dict will '
-                              "not be registered automatically. Make sure to register them using register_child() or switching to "
-                              f"nn.Sequential/nn.HybridSequential instead. [in {type(self).__name__}]", stacklevel=3)  # fmt: skip
+                warnings.warn(f'{type(self).__name__}.{key} is a plain container of blocks, whose parameters are not '
+                              "found: use register_child() on each, or "
+                              "nn.Sequential / nn.HybridSequential", stacklevel=3)  # fmt: skip
 
     def _collect_params_with_prefix(self, prefix: str = "") -> dict[str, Parameter]:
         prefix = prefix + "." if prefix else ""
@@ -156,8 +156,8 @@ class Block:
 
     def save_params(self, filename: str) -> None:
         """The old form of save_parameters, with full names."""
-        warnings.warn("save_params is deprecated. Please use save_parameters. Note that if you want load from SymbolBlock later, "
-                      "please use export instead.", stacklevel=2)  # fmt: skip
+        warnings.warn("save_params is the old name of save_parameters "
+                      "(for SymbolBlock.imports: export)", stacklevel=2)  # fmt: skip
         try:
             self.collect_params().save(filename, strip_prefix=self.prefix)
         except ValueError as e:
@@ -197,8 +197,8 @@ class Block:
             for name, p in params.items():
                 if not any(n in given for n in same[id(p)]):
                     raise AssertionError(
-                        f"Parameter '{name}' is missing in {_source}, which contains parameters: {_brief(given)}. Set "
-                        "allow_missing=True to ignore missing parameters.")  # fmt: skip
+                        f"{_source} has no '{name}'. It has {_brief(given)}. "
+                        "allow_missing=True leaves such parameters as they are")  # fmt: skip
         for name, value in given.items():
             if name in params:
                 params[name]._load_init(value, ctx, cast_dtype, dtype_source)

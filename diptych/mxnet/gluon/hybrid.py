@@ -92,8 +92,8 @@ class HybridBlock(Block):
         if clear:
             self._clear_cached_op()
         if active and (self._forward_hooks or self._forward_pre_hooks):
-            warnings.warn(f'"{self}" is being hybridized while still having forward hook/pre-hook. If "{self}" is a child of '
-                          "HybridBlock, the hooks will not take effect.", stacklevel=2)  # fmt: skip
+            warnings.warn(f'"{self}" has forward hooks: inside of a hybridized '
+                          "block they are not called", stacklevel=2)  # fmt: skip
         super().hybridize(active, static_alloc=static_alloc, static_shape=static_shape, inline_limit=inline_limit, **kwargs)
 
     def cast(self, dtype: Any) -> None:
@@ -161,10 +161,10 @@ class HybridBlock(Block):
             warnings.warn(f"The {raise_or} input of this HybridBlock is not read", stacklevel=5)
         for name, p in params.items():
             if name not in used and p.grad_req != "null" and not isinstance(self, SymbolBlock):
-                warnings.warn(f"Parameter {name} is not used by any computation. Is this intended?", stacklevel=5)
+                warnings.warn(f"nothing is computed from the parameter {name}", stacklevel=5)
         for name in names:
             if name not in places and name not in params:
-                raise RuntimeError(f"Unknown input to HybridBlock: {name}")
+                raise RuntimeError(f"the graph needs {name}, which is neither an input nor a parameter of the block")
         self._cached_op_args = [(True, places[n]) if n in places else (False, params[n]) for n in names]
         self._cached_op = CachedOp(out, tuple(self._flags.items()))
         if self._callback is not None:
@@ -232,7 +232,7 @@ class HybridBlock(Block):
     def export(self, path: str, epoch: int = 0, remove_amp_cast: bool = True) -> tuple[str, str]:
         """Write `path-symbol.json` and `path-0000.params` (the epoch's number) for Module, SymbolBlock and diptych.load."""
         if not self._cached_graph:
-            raise RuntimeError("Please first call block.hybridize() and then run forward with this block at least once before calling "
+            raise RuntimeError("export writes the graph of a call: hybridize(), then call the block once, then "
                                "export.")  # fmt: skip
         out = self._cached_graph[1]
         symbol_file, params_file = f"{path}-symbol.json", f"{path}-{epoch:04d}.params"
@@ -327,7 +327,7 @@ class SymbolBlock(HybridBlock):
             names.add(x.name)
         for x in out.get_internals():
             if (x.attr("__storage_type__") or "0") != "0":
-                raise AssertionError(f"SymbolBlock doesn't support Parameter '{x.name}' because its storage type is not dense")
+                raise AssertionError(f"SymbolBlock: '{x.name}' is sparse, its parameters are dense")
         written = set(out.list_auxiliary_states())
         described = out.attr_dict()
         types = _types(out)

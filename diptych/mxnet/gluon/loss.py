@@ -23,7 +23,7 @@ def _weighted(F: Any, loss: Any, weight: Any = None, sample_weight: Any = None) 
         loss = F.broadcast_mul(loss, sample_weight)
     if weight is not None:
         if not isinstance(weight, numeric_types):
-            raise AssertionError("weight must be a number")
+            raise AssertionError("the weight of a loss is one number (sample_weight weighs samples)")
         loss = loss * weight
     return loss
 
@@ -153,9 +153,9 @@ class CTCLoss(Loss):
 
     def __init__(self, layout: str = "NTC", label_layout: str = "NT", weight: float | None = None, **kwargs: Any) -> None:
         if layout not in ("NTC", "TNC"):
-            raise AssertionError(f"Only 'NTC' and 'TNC' layouts for pred are supported. Got: {layout}")
+            raise AssertionError(f"CTCLoss: layout='{layout}', there are 'NTC' and 'TNC'")
         if label_layout not in ("NT", "TN"):
-            raise AssertionError(f"Only 'NT' and 'TN' layouts for label are supported. Got: {label_layout}")
+            raise AssertionError(f"CTCLoss: label_layout='{label_layout}', there are 'NT' and 'TN'")
         self._layout, self._label_layout = layout, label_layout
         super().__init__(weight, label_layout.find("N"), **kwargs)
 

@@ -58,7 +58,7 @@ class Parameter(Access):
                  stype: str = "default", grad_stype: str = "default") -> None:  # fmt: skip
         for what, given in (("stype", stype), ("grad_stype", grad_stype)):
             if given not in _STYPES:
-                raise AssertionError(f"{what} for Parameter '{name}' must be one of 'default', 'row_sparse', or 'csr', but got '{given}'")
+                raise AssertionError(f"{what}='{given}' of '{name}': there are 'default', 'row_sparse' and 'csr'")
         self.name = name
         self._var: Symbol | None = None
         self._data = None
@@ -89,7 +89,7 @@ class Parameter(Access):
     @grad_req.setter
     def grad_req(self, req: str) -> None:
         if req not in ("write", "add", "null"):
-            raise AssertionError(f"grad_req must be one of 'write', 'add', or 'null', but got '{req}'")
+            raise AssertionError(f"grad_req='{req}': there are 'write', 'add' and 'null'")
         if not self._differentiable:
             req = "null"
         if self._grad_req == req:
@@ -158,7 +158,7 @@ class Parameter(Access):
             if self._allow_deferred_init:
                 self._deferred_init = (init, contexts, fallback, None)
                 return
-            raise ValueError(f"Cannot initialize Parameter '{self.name}' because it has invalid shape: {self.shape}.")
+            raise ValueError(f"'{self.name}' cannot be initialized: of its shape {self.shape} something is unknown")
         self._deferred_init = (init, contexts, fallback, None)
         self._finish_deferred_init()
 
@@ -169,8 +169,8 @@ class Parameter(Access):
         self._deferred_init = ()
         if not known(self._shape):
             raise AssertionError(
-                f"Cannot initialize Parameter '{self.name}' because it has invalid shape: {self.shape}. Please specify in_units, "
-                "in_channels, etc for `Block`s.")  # fmt: skip
+                f"'{self.name}' cannot be initialized: of its shape {self.shape} something is unknown. Give the layer in_units, "
+                "in_channels or the like, or let a first call tell")  # fmt: skip
         with autograd.pause():
             if data is None:
                 data = ndarray.zeros(self._shape, ctx=cpu(), dtype=self.dtype)
@@ -247,14 +247,14 @@ class Parameter(Access):
             init, _, fallback, data = self._deferred_init
             self._deferred_init = (init, contexts, fallback, data)
         else:
-            raise ValueError(f"Cannot reset context for Parameter '{self.name}' because it has not been initialized.")
+            raise ValueError(f"reset_ctx: '{self.name}' has no values yet, initialize(ctx=...) gives them")
 
     def set_data(self, data: Any) -> None:
         """Write these values into the arrays of all contexts."""
         self.shape = data.shape
         if self._data is None:
             if not self._deferred_init:
-                raise AssertionError(f"Parameter '{self.name}' has not been initialized")
+                raise AssertionError(f"'{self.name}' has no values yet: initialize() gives them")
             self._deferred_init = (*self._deferred_init[:3], data if isinstance(data, NDArray) else ndarray.array(data, dtype=self.dtype))
             return
         # A store that updates parameters itself would go on from the old value.
@@ -341,5 +341,5 @@ class Constant(Parameter):
     @grad_req.setter
     def grad_req(self, req: str) -> None:
         if req != "null":
-            warnings.warn(f'Constant parameter "{self.name}" does not support grad_req other than "null", and new value "{req}" is '
-                          "ignored.", stacklevel=2)  # fmt: skip
+            warnings.warn(f'"{self.name}" is a constant, which has no gradient: grad_req="{req}" is '
+                          "passed over", stacklevel=2)  # fmt: skip

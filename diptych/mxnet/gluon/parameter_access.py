@@ -106,7 +106,7 @@ class Access:
         if self._data is None:
             if self._deferred_init:
                 return self._deferred_init[1]  # type: ignore[no-any-return]
-            raise RuntimeError(f"Parameter '{self.name}' has not been initialized")
+            raise RuntimeError(f"'{self.name}' has no values yet: initialize() gives them")
         return self._ctx_list or []
 
     def zero_grad(self) -> None:

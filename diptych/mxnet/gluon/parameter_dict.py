@@ -131,10 +131,10 @@ class ParameterDict:
             return made
         if value is not None:
             if not isinstance(param, Constant):
-                raise AssertionError(f"Parameter '{name}' already exists but it is not a constant.")
+                raise AssertionError(f"'{name}' is there already, as a parameter that is trained")
             given = value.asnumpy() if isinstance(value, ndarray.NDArray) else np.asarray(value)
             if param.shape != given.shape or not (param.value.asnumpy() == given).all():
-                raise AssertionError(f"Constant '{name}' already exists but it's value doesn't match new value")
+                raise AssertionError(f"the constant '{name}' is there already, with another value")
         return param  # type: ignore[return-value]
 
     def update(self, other: ParameterDict) -> None:
@@ -179,9 +179,9 @@ class ParameterDict:
         for p in self.values():
             if not p.name.startswith(strip_prefix):
                 raise ValueError(
-                    f"Prefix '{strip_prefix}' is to be striped before saving, but Parameter's name '{p.name}' does not start with "
-                    f"'{strip_prefix}'. this may be due to your Block shares parameters from other Blocks or you forgot to use "
-                    "'with name_scope()' when creating child blocks.")  # fmt: skip
+                    f"save(strip_prefix='{strip_prefix}'): the name '{p.name}' does not begin so. A block that shares parameters "
+                    "of another, or whose children were not made within name_scope(), has such names; "
+                    "save_parameters does not go by names")  # fmt: skip
             out[p.name[len(strip_prefix) :]] = p._reduce()
         ndarray.save(filename, out)
 
@@ -207,16 +207,16 @@ class ParameterDict:
             for name in self.keys():
                 if name not in given:
                     raise AssertionError(
-                        f"Parameter '{name[len(restore_prefix):]}' is missing in {source}, which contains parameters: "
-                        f"{_brief(k[len(restore_prefix):] for k in given)}. Please make sure source and target networks have the same "
-                        "prefix.")  # fmt: skip
+                        f"{source} has no '{name[len(restore_prefix):]}'. It has "
+                        f"{_brief(k[len(restore_prefix):] for k in given)}. Were both networks made with one prefix? "
+                        "allow_missing=True leaves such parameters as they are")  # fmt: skip
         for name, value in given.items():
             if name not in self._params:
                 if not ignore_extra:
                     raise AssertionError(
-                        f"Parameter '{name[len(restore_prefix):]}' loaded from {source} is not present in ParameterDict, choices are: "
-                        f"{_brief(self._params)}. Set ignore_extra to True to ignore. Please make sure source and target networks have "
-                        "the same prefix.")  # fmt: skip
+                        f"{source} has '{name[len(restore_prefix):]}', which is none of "
+                        f"{_brief(self._params)}. Were both networks made with one prefix? "
+                        "ignore_extra=True passes over such parameters")  # fmt: skip
                 continue
             if value is None:
                 warnings.warn(f"{source} holds no value for {name}", stacklevel=2)

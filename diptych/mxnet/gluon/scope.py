@@ -76,7 +76,7 @@ def flatten(args: Any, what: str) -> tuple[list[Any], Any]:
     if args is None:
         return [None], -1
     if not isinstance(args, (list, tuple)):
-        raise ValueError(f"When hybridized, the {what} of HybridBlock must be (nested) list of Symbol or NDArray, but got {args} of "
+        raise ValueError(f"the {what} of a hybridized block is an array or symbol, or nested lists of them, not {args} of "
                          f"type {type(args)}")  # fmt: skip
     flat: list[Any] = []
     formats: list[Any] = []

@@ -26,7 +26,7 @@ def _shape(value: Any) -> str:
 def summarize(block: Block, inputs: tuple[Any, ...]) -> None:
     """Print the table for one forward pass with `inputs`; a parameter that several layers share counts once in the sum."""
     if getattr(block, "_active", False):
-        raise AssertionError(f'"{block.name}" must not be hybridized to print summary: the layers inside are then not called')
+        raise AssertionError(f'"{block.name}" is hybridized, so that the layers inside are not called: summary() before hybridize()')
     rows: list[tuple[str, str, int]] = []
     handles = []
 

@@ -45,7 +45,7 @@ class Trainer:
             names = sorted(params.keys())
             params = [params[k] for k in names]
         if not isinstance(params, (list, tuple)):
-            raise ValueError(f"Trainer takes a list or dict of Parameters, not {type(params)}.")
+            raise ValueError(f"Trainer(params): a ParameterDict, dict or list of Parameters, not {type(params)}")
         self._params: list[Parameter] = []
         self._param2idx: dict[str, int] = {}
         self._contains_sparse_weight = self._contains_sparse_grad = False
@@ -77,8 +77,8 @@ class Trainer:
         for param in self._params:
             ctx = param.list_ctx()
             if contexts is not None and contexts != ctx:
-                raise AssertionError(f"All Parameters must be initialized on the same set of contexts, but Parameter {param.name} is "
-                                     f"initialized on {ctx} while previous Parameters are initialized on {contexts}.")  # fmt: skip
+                raise AssertionError(f"the parameters of a trainer are on one set of contexts, but {param.name} is "
+                                     f"on {ctx} and those before it on {contexts}")  # fmt: skip
             contexts = ctx
         return contexts or []
 
@@ -96,7 +96,7 @@ class Trainer:
     # -- the store --------------------------------------------------------------------------------------------
     def _reset_kvstore(self) -> None:
         if self._kvstore is not None and "dist" in self._kvstore.type:
-            raise RuntimeError("Cannot reset distributed KVStore.")
+            raise RuntimeError("a distributed store cannot be started anew")
         self._kv_initialized = False
         self._kvstore = None
         self._distributed = None
@@ -130,7 +130,7 @@ class Trainer:
         if store is not None:
             if on_store and not store.is_capable("optimizer"):
                 if update:
-                    raise ValueError(f"Please set update_on_kvstore=False when training with {type(store)}")
+                    raise ValueError(f"{type(store).__name__} does not update parameters: Trainer(..., update_on_kvstore=False)")
                 on_store = False
             if self._compression_params:
                 store.set_gradient_compression(self._compression_params)
@@ -189,9 +189,9 @@ class Trainer:
     # -- steps ------------------------------------------------------------------------------------------------
     def _check_rescale(self, scale: float) -> None:
         if self._update_on_kvstore and self._distributed and self._kv_initialized and self._optimizer.rescale_grad != scale:
-            raise UserWarning("Possible change in the `batch_size` from previous `step` detected. Optimizer gradient normalizing "
-                              "factor will not change w.r.t new batch_size when update_on_kvstore=True and when distributed kvstore "
-                              "is used.")  # fmt: skip
+            raise UserWarning("step(batch_size) differs from that of the step before, but the store updates the parameters by the "
+                              "first one: with update_on_kvstore=True a batch of another size is not scaled anew; update_on_kvstore=False "
+                              "does so")  # fmt: skip
         self._optimizer.rescale_grad = scale
 
     def step(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
@@ -205,8 +205,8 @@ class Trainer:
         """Add gradients up over contexts only; `update` does the rest."""
         self._ready()
         if self._kvstore is not None and self._update_on_kvstore:
-            raise AssertionError("allreduce_grads() when parameters are updated on kvstore is not supported. Try setting "
-                                 "`update_on_kvstore` to False when creating trainer.")  # fmt: skip
+            raise AssertionError("allreduce_grads() is for parameters that the trainer updates, here the store does: "
+                                 "Trainer(..., update_on_kvstore=False)")  # fmt: skip
         self._allreduce()
 
     def _allreduce(self) -> None:
@@ -227,8 +227,8 @@ class Trainer:
         """Update from gradients that `allreduce_grads` has added up."""
         self._ready()
         if self._kvstore is not None and self._update_on_kvstore:
-            raise AssertionError("update() when parameters are updated on kvstore is not supported. Try setting `update_on_kvstore` to "
-                                 "False when creating trainer.")  # fmt: skip
+            raise AssertionError("update() is for parameters that the trainer updates, here the store does: "
+                                 "Trainer(..., update_on_kvstore=False)")  # fmt: skip
         self._check_rescale(self._scale / batch_size)
         self._update(ignore_stale_grad)
 
@@ -242,10 +242,10 @@ class Trainer:
                 for data in arrays:
                     if not data._fresh_grad:
                         raise UserWarning(
-                            f"Gradient of Parameter `{param.name}` on context {data.context} has not been updated by backward since last "
-                            "`step`. This could mean a bug in your model that made it only use a subset of the Parameters (Blocks) for "
-                            "this iteration. If you are intentionally only using a subset, call step with ignore_stale_grad=True to "
-                            "suppress this warning and skip updating of Parameters with stale gradient")  # fmt: skip
+                            f"{param.name} on {data.context} has had no new gradient since the "
+                            "last step: the loss did not depend on it. "
+                            "If that is meant, step(batch_size, ignore_stale_grad=True) "
+                            "leaves such parameters as they are")  # fmt: skip
             if self._kvstore is not None and self._update_on_kvstore:
                 continue
             for waiting, array, grad in zip(updates, arrays, param.list_grad()):

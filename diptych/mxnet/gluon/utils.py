@@ -32,8 +32,8 @@ def split_data(data: NDArray, num_slice: int, batch_axis: int = 0, even_split: b
     """
     size = data.shape[batch_axis]
     if even_split and size % num_slice:
-        raise ValueError(f"data with shape {data.shape} cannot be evenly split into {num_slice} slices along axis {batch_axis}. Use a "
-                         f"batch size that's multiple of {num_slice} or set even_split=False to allow uneven partitioning of data.")  # fmt: skip
+        raise ValueError(f"{data.shape} has no {num_slice} equal slices along axis {batch_axis}: choose a "
+                         f"batch of a multiple of {num_slice}, or even_split=False")  # fmt: skip
     step, more = divmod(size, num_slice)  # the first parts are longer by one where it is uneven
     ends = list(itertools.accumulate([step + 1] * more + [step] * (num_slice - more), initial=0))
     if batch_axis == 0:
@@ -116,7 +116,7 @@ def download(url: str, path: str | None = None, overwrite: bool = False, sha1_ha
             with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, context=context) as answer:
                 shutil.copyfileobj(answer, out)
             if sha1_hash and not check_sha1(part, sha1_hash):
-                raise UserWarning(f"File {target} is downloaded but the content hash does not match.")
+                raise UserWarning(f"{target} was fetched, but its SHA-1 is not the one expected")
             replace_file(part, target)
             return target
         except Exception:

@@ -116,10 +116,10 @@ class RandomSizedCropAug(Augmenter):
     def __init__(self, size: Any, area: Any, ratio: tuple[float, float], interp: int = 2, **kwargs: Any) -> None:
         super().__init__(size=size, area=area, ratio=ratio, interp=interp)
         if "min_area" in kwargs:
-            warnings.warn("`min_area` is deprecated. Please use `area` instead.", DeprecationWarning, stacklevel=2)
+            warnings.warn("min_area is the old name of area", DeprecationWarning, stacklevel=2)
             area = kwargs.pop("min_area")
         if kwargs:
-            raise AssertionError("unexpected keyword arguments for `RandomSizedCropAug`.")
+            raise AssertionError(f"RandomSizedCropAug takes no {', '.join(kwargs)}")
         self.size, self.area, self.ratio, self.interp = size, area, ratio, interp
 
     def __call__(self, src: NDArray) -> NDArray:

@@ -35,8 +35,8 @@ def imdecode(buf: Any, flag: int = 1, to_rgb: Any = True, out: NDArray | None = 
     if isinstance(buf, NDArray):
         buf = buf.asnumpy()
     if not isinstance(buf, (bytes, bytearray, np.ndarray)):
-        raise ValueError("buf must be of type bytes, bytearray or numpy.ndarray, if you would like to input type str, please "
-                         "convert to bytes")  # fmt: skip
+        raise ValueError("imdecode takes bytes, a bytearray or an array of uint8; a str is "
+                         "encoded before")  # fmt: skip
     return _given(codec.decode(bytes(buf), flag, bool(to_rgb)), out)
 
 
@@ -143,10 +143,10 @@ def random_size_crop(src: NDArray, size: Any, area: Any, ratio: tuple[float, flo
     """A part of random share of the area and random ratio of the sides, resized; the middle one when ten tries do not fit."""
     h, w = src.shape[:2]
     if "min_area" in kwargs:
-        warnings.warn("`min_area` is deprecated. Please use `area` instead.", DeprecationWarning, stacklevel=2)
+        warnings.warn("min_area is the old name of area", DeprecationWarning, stacklevel=2)
         area = kwargs.pop("min_area")
     if kwargs:
-        raise AssertionError("unexpected keyword arguments for `random_size_crop`.")
+        raise AssertionError(f"random_size_crop takes no {', '.join(kwargs)}")
     low, high = (area, 1.0) if isinstance(area, (int, float)) else area
     for _ in range(10):
         wanted = random.uniform(low, high) * h * w

@@ -130,7 +130,7 @@ class ImageIter(DataIter):
             try:
                 self.check_valid_image(data)
             except RuntimeError as error:
-                logging.debug("Invalid image, skipping:  %s", error)
+                logging.debug("an image that cannot be read is left out: %s", error)
                 continue
             return self.postprocess_data(self.augmentation_transform(data))._data, label
 
@@ -169,14 +169,14 @@ class ImageIter(DataIter):
     def check_data_shape(self, data_shape: Any) -> None:
         """An error unless it is (3, height, width)."""
         if len(data_shape) != 3:
-            raise ValueError("data_shape should have length 3, with dimensions CxHxW")
+            raise ValueError(f"data_shape={data_shape}: three numbers, channels, height and width")
         if data_shape[0] != 3:
-            raise ValueError("This iterator expects inputs to have 3 channels.")
+            raise ValueError(f"data_shape={data_shape}: images have 3 channels here")
 
     def check_valid_image(self, data: NDArray) -> None:
         """A RuntimeError for what is no image."""
         if data.ndim < 2:
-            raise RuntimeError("Data shape is wrong")
+            raise RuntimeError(f"an image came out as {data.shape}, data_shape is {self.data_shape}")
 
     def imdecode(self, s: bytes) -> NDArray:
         """The image in the bytes of a sample."""

@@ -57,9 +57,9 @@ class DataBatch:
     def __init__(self, data: Sequence[NDArray] | None, label: Sequence[NDArray] | None = None, pad: int | None = None,
                  index: Any = None, bucket_key: Any = None, provide_data: Any = None, provide_label: Any = None) -> None:  # fmt: skip
         if data is not None and not isinstance(data, (list, tuple)):
-            raise AssertionError("Data must be list of NDArrays")
+            raise AssertionError("DataBatch: data is a list of NDArrays")
         if label is not None and not isinstance(label, (list, tuple)):
-            raise AssertionError("Label must be list of NDArrays")
+            raise AssertionError("DataBatch: label is a list of NDArrays")
         self.data = data
         self.label = label
         self.pad = pad

@@ -33,7 +33,7 @@ def sources(data: Any, allow_empty: bool, default_name: str) -> list[tuple[str, 
             raise AssertionError("data is an empty list")
         data = {default_name: data[0]} if len(data) == 1 else {f"_{i}_{default_name}": d for i, d in enumerate(data)}
     if not isinstance(data, dict):
-        raise TypeError("Input must be NDArray, numpy.ndarray, h5py.Dataset a list of them or dict with them as values")
+        raise TypeError("NDArrayIter takes an array (NDArray, NumPy, h5py), a list of them, or a dict of them by name")
     out = {}
     for name, value in data.items():
         if isinstance(value, NDArray) or _on_disk(value):
@@ -42,7 +42,7 @@ def sources(data: Any, allow_empty: bool, default_name: str) -> list[tuple[str, 
         try:
             out[name] = array(value)
         except (TypeError, ValueError) as error:
-            raise TypeError(f"Invalid type '{type(value)}' for {name}, should be NDArray, numpy.ndarray or h5py.Dataset") from error
+            raise TypeError(f"NDArrayIter: {name} is {type(value)}, not an array (NDArray, NumPy, h5py)") from error
     return sorted(out.items())
 
 
@@ -144,7 +144,7 @@ class NDArrayIter(DataIter):
         axis, end = self.layout.find("N"), self.cursor + self.batch_size
         if self.cursor < 0:
             if kept is None:
-                raise AssertionError("next epoch should have cached data")
+                raise AssertionError("roll_over: what was left of the last epoch is gone")
             return [self._joined([k, self._part(x, 0, end)], axis) for k, (_, x) in zip(kept, given)]
         if end <= self.num_data or self.last_batch_handle != "pad":
             return [self._part(x, self.cursor, min(end, self.num_data)) for _, x in given]

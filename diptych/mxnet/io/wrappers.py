@@ -124,11 +124,11 @@ class PrefetchingIter(_Current):
         found = [f.result() for f in self._ahead]
         if any(b is None for b in found):
             if any(b is not None for b in found):
-                raise AssertionError("Number of entry mismatches between iterators")
+                raise AssertionError("the iterators do not end at once, or give batches padded differently")
             return False
         batches = [b for b in found if b is not None]
         if any(b.pad != batches[0].pad for b in batches):
-            raise AssertionError("Number of entry mismatches between iterators")
+            raise AssertionError("the iterators do not end at once, or give batches padded differently")
         self._ahead = self._start()
         self.current_batch = DataBatch([x for b in batches for x in b.data or ()], [x for b in batches for x in b.label or ()],
                                        batches[0].pad, batches[0].index, provide_data=self.provide_data,

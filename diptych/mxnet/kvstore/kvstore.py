@@ -177,7 +177,7 @@ class KVStore(KVStoreBase):
 def create(name: str = "local") -> Any:
     """A store by its kind: "local", "device", or a registered class. Kinds that span machines ("dist_sync", ...) are errors."""
     if not isinstance(name, str):
-        raise TypeError("name must be a string")
+        raise TypeError("a store is created by its name, a string such as 'local'")
     kind = name.lower()
     if kind in KVStoreBase.kv_registry:
         return KVStoreBase.kv_registry[kind]()

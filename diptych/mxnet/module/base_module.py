@@ -136,7 +136,7 @@ class BaseModule:
             initializer: Uniform(0.01) if None. arg_params, aux_params: parameters to start from.
         """
         if num_epoch is None:
-            raise AssertionError("please specify number of epochs")
+            raise AssertionError("fit: give num_epoch")
         initializer = initializer if initializer is not None else Uniform(0.01)
         self.bind(train_data.provide_data, train_data.provide_label, for_training=True, force_rebind=force_rebind)
         if monitor is not None:
@@ -212,7 +212,7 @@ class BaseModule:
         """The states: none here."""
         self._ready()
         if merge_multi_context:
-            raise AssertionError("merge_multi_context=True is not supported for get_states")
+            raise AssertionError("get_states gives the states of each context: merge_multi_context=False")
         return []
 
     def set_states(self, states: Any = None, value: Any = None) -> None:
@@ -225,7 +225,7 @@ class BaseModule:
     def prepare(self, data_batch: Any, sparse_row_id_fn: Any = None) -> None:
         """Get ready for a batch."""
         if sparse_row_id_fn is not None:
-            warnings.warn(UserWarning("sparse_row_id_fn is not invoked for BaseModule."), stacklevel=2)
+            warnings.warn(UserWarning("this module has no sparse parameters: sparse_row_id_fn is not called"), stacklevel=2)
 
     def bind(self, data_shapes: Any, label_shapes: Any = None, for_training: bool = True, inputs_need_grad: bool = False,
              force_rebind: bool = False, shared_module: Any = None, grad_req: Any = "write") -> None:  # fmt: skip

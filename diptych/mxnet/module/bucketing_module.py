@@ -140,7 +140,7 @@ class BucketingModule(BaseModule):
             self.binded = False
             self._buckets, self._curr_module = {}, None
         if self.binded:
-            self.logger.warning("Already bound, ignoring bind()")
+            self.logger.warning("bound already, this bind() does nothing (force_rebind=True binds again)")
             return
         self.for_training, self.inputs_need_grad, self._grad_req = for_training, inputs_need_grad, grad_req
         module = self._made(self._default_bucket_key)
@@ -173,7 +173,7 @@ class BucketingModule(BaseModule):
         """Choose the optimizer, one for all buckets."""
         self._ready()
         if self.optimizer_initialized and not force_init:
-            self.logger.warning("optimizer already initialized, ignoring.")
+            self.logger.warning("the optimizer is there already (force_init=True makes another)")
             return
         self._curr_module.init_optimizer(kvstore, optimizer, optimizer_params, force_init)
         for module in self._buckets.values():

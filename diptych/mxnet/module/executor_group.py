@@ -55,13 +55,13 @@ def _groups(given: Any, count: int) -> list[dict[str, Any]]:
         return [{}] * count
     if isinstance(given, list):
         if len(given) != count:
-            raise AssertionError(f"length of group2ctxs should be {count}")
+            raise AssertionError(f"group2ctxs: {count} contexts need {count} entries")
         return given
     out: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, contexts in given.items():
         each = list(contexts) if isinstance(contexts, (list, tuple)) else [contexts]
         if len(each) not in (1, count):
-            raise AssertionError(f"length of group2ctxs[{name}] should be {count} or 1")
+            raise AssertionError(f"group2ctxs[{name}]: one context, or {count}")
         for i in range(count):
             out[i][name] = each[i % len(each)]
     return out
@@ -115,7 +115,7 @@ class DataParallelExecutorGroup:
                 continue
             size = int(desc.shape[axis])
             if self.batch_size and size != self.batch_size:
-                raise AssertionError(f"all data must have the same batch size: batch_size = {self.batch_size}, but {desc.name} has "
+                raise AssertionError(f"the batch is {self.batch_size} by the first input, but {desc.name} has the "
                                      f"shape {desc.shape}")  # fmt: skip
             self.batch_size = size
         return axes
@@ -254,7 +254,7 @@ class DataParallelExecutorGroup:
     def backward(self, out_grads: Any = None) -> None:
         """Carry gradients back in all executors."""
         if not self.for_training:
-            raise AssertionError("re-bind with for_training=True to run backward")
+            raise AssertionError("backward needs bind(for_training=True)")
         for e, part in zip(self.execs, self.slices):
             grads = None
             if out_grads:

@@ -132,7 +132,7 @@ class Module(ModuleParts):
             warnings.warn("init_params did nothing: there are parameters already, force_init=True replaces them", stacklevel=2)
             return
         if not self.binded:
-            raise AssertionError("call bind before initializing the parameters")
+            raise AssertionError("init_params: bind() comes before, it gives the shapes")
         attrs = self._symbol.attr_dict()
         for held, given in ((self._arg_params, arg_params), (self._aux_params, aux_params)):
             for name, array in sorted(held.items()):
@@ -185,7 +185,7 @@ class Module(ModuleParts):
             self.binded = False
             self._exec_group = self._data_shapes = self._label_shapes = None
         if self.binded:
-            self.logger.warning("Already bound, ignoring bind()")
+            self.logger.warning("bound already, this bind() does nothing (force_rebind=True binds again)")
             return
         if inputs_need_grad and not for_training:
             raise AssertionError("inputs_need_grad needs for_training")
@@ -225,7 +225,7 @@ class Module(ModuleParts):
         """Choose the optimizer; by name it gets rescale_grad = 1 / batch size."""
         self._ready()
         if self.optimizer_initialized and not force_init:
-            self.logger.warning("optimizer already initialized, ignoring...")
+            self.logger.warning("the optimizer is there already (force_init=True makes another)")
             return
         if self._params_dirty:
             self._sync_params_from_devices()
@@ -243,8 +243,8 @@ class Module(ModuleParts):
             if not isinstance(optimizer, opt.Optimizer):
                 raise AssertionError(f"optimizer must be a name or an Optimizer, not {type(optimizer).__name__}")
             if optimizer.rescale_grad != rescale:
-                warnings.warn("Optimizer created manually outside Module but rescale_grad is not normalized to "
-                              f"1.0/batch_size/num_workers ({optimizer.rescale_grad} vs. {rescale}). Is this intended?", stacklevel=2)  # fmt: skip
+                warnings.warn("the optimizer given has rescale_grad "
+                              f"{optimizer.rescale_grad}, not 1 / batch size = {rescale}: gradients are sums over the batch", stacklevel=2)  # fmt: skip
             if not optimizer.idx2name:
                 optimizer.idx2name = dict(names)
         self._optimizer, self._kvstore, self._update_on_kvstore = optimizer, store, on_store

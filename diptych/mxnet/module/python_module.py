@@ -75,7 +75,7 @@ class PythonModule(BaseModule):
              force_rebind: bool = False, shared_module: Any = None, grad_req: Any = "write") -> None:  # fmt: skip
         """Take the shapes, and compute those of the outputs."""
         if self.binded and not force_rebind:
-            self.logger.warning("Already bound, ignoring bind()")
+            self.logger.warning("bound already, this bind() does nothing (force_rebind=True binds again)")
             return
         if grad_req != "write":
             raise AssertionError("a PythonModule writes gradients: grad_req='write'")
@@ -134,7 +134,7 @@ class PythonLossModule(PythonModule):
         if out_grads is not None:
             raise AssertionError("a loss begins the gradients: no out_grads")
         if not self.for_training:
-            raise AssertionError("re-bind with for_training=True to run backward")
+            raise AssertionError("backward needs bind(for_training=True)")
         if self._grad_func is None:
             raise NotImplementedError("give grad_func, or override backward")
         grad = self._grad_func(self._scores, self._labels)

@@ -81,7 +81,7 @@ class SequentialModule(BaseModule):
         if self.params_initialized and not force_init:
             return
         if not self.binded:
-            raise AssertionError("call bind before initializing the parameters")
+            raise AssertionError("init_params: bind() comes before, it gives the shapes")
         owner: dict[str, int] = {}
         for i, m in enumerate(self._modules):
             m.init_params(initializer, arg_params, aux_params, allow_missing, force_init, allow_extra or len(self._modules) > 1)
@@ -96,12 +96,12 @@ class SequentialModule(BaseModule):
              force_rebind: bool = False, shared_module: Any = None, grad_req: Any = "write") -> None:  # fmt: skip
         """Bind all modules, each for the outputs of the one before."""
         if self.binded and not force_rebind:
-            self.logger.warning("Already bound, ignoring bind()")
+            self.logger.warning("bound already, this bind() does nothing (force_rebind=True binds again)")
             return
         if inputs_need_grad and not for_training:
             raise AssertionError("inputs_need_grad needs for_training")
         if shared_module is not None:
-            raise AssertionError("Shared module is not supported")
+            raise AssertionError("SequentialModule takes no shared_module")
         self.for_training, self.inputs_need_grad = for_training, inputs_need_grad
         shapes, labelled = data_shapes, False
         for i, (m, meta) in enumerate(zip(self._chain(), self._metas)):
@@ -122,7 +122,7 @@ class SequentialModule(BaseModule):
         """Choose the optimizer of all modules."""
         self._ready()
         if self.optimizer_initialized and not force_init:
-            self.logger.warning("optimizer already initialized, ignoring.")
+            self.logger.warning("the optimizer is there already (force_init=True makes another)")
             return
         for m in self._modules:
             m.init_optimizer(kvstore, optimizer, optimizer_params, force_init)

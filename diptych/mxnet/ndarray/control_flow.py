@@ -18,7 +18,7 @@ def flatten(args: Any, what: str, leaf: Any = NDArray) -> tuple[list[Any], Any]:
     if isinstance(args, leaf):
         return [args], 0
     if not isinstance(args, (list, tuple)):
-        raise AssertionError(f"{what} must be (nested) list of arrays, but got {args} of type {type(args)}")
+        raise AssertionError(f"{what}: an array or nested lists of arrays, not {args} of {type(args)}")
     flat: list[Any] = []
     forms = []
     for a in args:
@@ -66,11 +66,11 @@ def while_loop(cond: Callable[..., Any], func: Callable[..., Any], loop_vars: An
                max_iterations: int | None = None) -> tuple[Any, Any]:  # fmt: skip
     """Run `func(*loop_vars) -> (outputs, loop_vars)` while `cond(*loop_vars)`; outputs are stacked and padded with zeros."""
     if max_iterations is None:
-        raise ValueError("max_iterations should be specified")
+        raise ValueError("while_loop: give max_iterations, the outputs have room for so many")
     single = isinstance(loop_vars, NDArray)
     variables = [loop_vars] if single else list(loop_vars)
     if not variables:
-        raise ValueError("loop_vars should contain at least one element")
+        raise ValueError("while_loop: give one loop variable at least")
     collected: list[list[Any]] = []
     form: Any = []
     steps = 0
@@ -80,7 +80,7 @@ def while_loop(cond: Callable[..., Any], func: Callable[..., Any], loop_vars: An
         flat, form = ([], []) if none else flatten(out, "while output")
         new = [new] if isinstance(new, NDArray) else list(new)
         if len(new) != len(variables):
-            raise ValueError("The length of loop_vars should be consistent during the loop")
+            raise ValueError("while_loop: func gives back as many variables as it took")
         variables = new
         if not collected:
             collected = [[] for _ in flat]

@@ -58,7 +58,7 @@ def array(source_array: Any, ctx: Context | None = None, dtype: Any = None) -> N
                 source_array = [s.asnumpy() if isinstance(s, NDArray) else s for s in source_array]
             source_array = np.array(source_array, dtype=_dtype(dtype))
         except (ValueError, TypeError) as error:
-            raise TypeError("source_array must be array like object") from error
+            raise TypeError("array: NumPy can make no array of this") from error
     made = np.array(source_array, _dtype(dtype), order="C")
     return _new(made, ctx)
 
@@ -76,7 +76,7 @@ def from_numpy(ndarray: Any, zero_copy: bool = True, array_cls: type[NDArray] = 
     """An NDArray of a NumPy array; with zero_copy on its very memory, which must be C-contiguous."""
     if zero_copy:
         if not ndarray.flags.c_contiguous:
-            raise ValueError("Only c-contiguous arrays are supported for zero-copy")
+            raise ValueError("from_numpy(zero_copy=True) needs a C-contiguous array: np.ascontiguousarray")
         view = np.asarray(_Memory(ndarray))  # stays writable: the memory is the NDArray's from here on
         ndarray.flags["WRITEABLE"] = False
         return wrap(view)
@@ -210,13 +210,13 @@ def split_v2(ary: Any, indices_or_sections: Any, axis: int = 0, squeeze_axis: bo
     if isinstance(indices_or_sections, int):
         sections = indices_or_sections
         if ary.shape[axis] % sections:
-            raise ValueError("array split does not result in an equal division")
+            raise ValueError(f"split_v2: {ary.shape} has no {indices_or_sections} equal parts along axis {axis}")
         size = ary.shape[axis] // sections
         attrs |= {"indices": str(tuple(i * size for i in range(sections))), "sections": str(sections)}
     elif isinstance(indices_or_sections, (tuple, list)):
         attrs["indices"] = str((0, *indices_or_sections))
     else:
-        raise ValueError("indices_or_sections must be either int or tuple of ints")
+        raise ValueError("indices_or_sections: a number of parts, or a tuple of where they begin")
     return invoke("_split_v2", [ary], attrs)
 
 

@@ -148,7 +148,7 @@ class NDArray(Arithmetic, Fluent, Taped):
             return False
         if self.size == 1:
             return bool(self._data.reshape(-1)[0])
-        raise ValueError("The truth value of an NDArray with multiple elements is ambiguous.")
+        raise ValueError(f"whether {self.shape} elements are true is not one answer: sum() or asnumpy() and any() or all()")
 
     def __float__(self) -> float:
         return float(self.asscalar())
@@ -203,10 +203,10 @@ class NDArray(Arithmetic, Fluent, Taped):
         elif not shape:
             shape = kwargs.get("shape", ())
             if not shape and "shape" not in kwargs:
-                raise MXNetError("Shape must be provided.")
+                raise MXNetError("reshape: give a shape")
         if unknown := set(kwargs) - {"shape", "reverse"}:
-            raise TypeError(f"Got unknown keywords in reshape: {', '.join(sorted(unknown))}. Accepted keyword arguments are "
-                            "'shape' and 'reverse'.")  # fmt: skip
+            raise TypeError(f"reshape takes no {', '.join(sorted(unknown))}, but "
+                            "shape and reverse")  # fmt: skip
         codes = tuple(int(d) for d in ((shape,) if isinstance(shape, int) else shape))
         if not codes and self.size == 1:
             return self._viewed(())
@@ -244,7 +244,7 @@ class NDArray(Arithmetic, Fluent, Taped):
     def asscalar(self) -> Any:
         """The value of an array of one element."""
         if self.size != 1:
-            raise ValueError("The current array is not a scalar")
+            raise ValueError(f"asscalar is for one element, not for {self.shape}")
         return self._data.reshape(-1)[0]
 
     item = asscalar
@@ -276,7 +276,7 @@ class NDArray(Arithmetic, Fluent, Taped):
             made._ctx = usable(other)
             return made
         if not isinstance(other, NDArray):
-            raise TypeError(f"copyto does not support type {type(other)}")
+            raise TypeError(f"copyto takes an NDArray or a Context, not {type(other)}")
         if other is self:
             return other
         settle()

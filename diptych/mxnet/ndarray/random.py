@@ -25,11 +25,11 @@ def _draw(kind: str, params: dict[str, Any], shape: Any, dtype: Any, ctx: Any, o
     values = list(params.values())
     if any(isinstance(v, NDArray) for v in values):
         if not all(isinstance(v, NDArray) for v in values):
-            raise ValueError("Distribution parameters must all have the same type, but got both "
+            raise ValueError("parameters of a distribution are all numbers or all NDArrays, not "
                              + " and ".join(str(type(v)) for v in values) + ".")  # fmt: skip
         return function(f"_sample_{kind}")(*values, shape=() if shape is Null else shape, dtype=dtype, out=out)
     if not all(isinstance(v, (int, float)) or hasattr(v, "item") for v in values):
-        raise ValueError(f"Distribution parameters must be either NDArray or numbers, but got {type(values[0])}.")
+        raise ValueError(f"parameters of a distribution are numbers or NDArrays, not {type(values[0])}")
     if shape is Null and out is None:
         shape = 1
     if shape is Null:

@@ -46,7 +46,7 @@ def _shown(found: Any) -> Any:
 def load(fname: str | os.PathLike[str]) -> Any:
     """The arrays of a file: a dict when they have names, else a list."""
     if not isinstance(fname, (str, os.PathLike)):
-        raise TypeError("fname required to be a string")
+        raise TypeError("the file is given by its name, a string")
     try:
         return _shown(load_params(fname))
     except DiptychError as error:
@@ -56,7 +56,7 @@ def load(fname: str | os.PathLike[str]) -> Any:
 def load_frombuffer(buf: bytes) -> Any:
     """The arrays of a file's bytes."""
     if not isinstance(buf, (bytes, bytearray, memoryview)):
-        raise TypeError("buf required to be a string or bytes")
+        raise TypeError("load_frombuffer takes bytes")
     try:
         return _shown(load_params(bytes(buf)))
     except DiptychError as error:
@@ -76,12 +76,12 @@ def save(fname: str | os.PathLike[str], data: Any) -> None:
     content: Any
     if isinstance(data, dict):
         if not all(isinstance(k, str) for k in data):
-            raise TypeError("save only accepts dict str->NDArray or list of NDArray")
+            raise TypeError("save: the values are NDArrays")
         content = {k: plain(v) for k, v in data.items()}
     elif isinstance(data, (list, tuple)):
         content = [plain(v) for v in data]
     else:
-        raise ValueError("data needs to either be a NDArray, dict of str, NDArray pairs or a list of NDarrays.")
+        raise ValueError("save: an NDArray, a list of them, or a dict of them by name")
     try:
         save_params(fname, content, np_shape=True if state.np_shape else None)
     except DiptychError as error:

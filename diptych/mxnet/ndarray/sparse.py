@@ -113,7 +113,7 @@ class CSRNDArray(BaseSparseNDArray):
         if not isinstance(key, (slice, tuple)):
             raise ValueError(f"Undefined behaviour for {key}")
         if isinstance(key, slice) and key.step not in (None, 1):
-            raise ValueError("CSRNDArray only supports continuous slicing on axis 0")
+            raise ValueError("of a CSRNDArray only ranges of rows, step 1, can be taken")
         return labelled(np.array(self._data[key]), CSRNDArray, self)
 
     def asscipy(self) -> Any:

@@ -35,7 +35,7 @@ def _checked(name: str, kwargs: dict[str, Any]) -> None:
     """Refuse the options of NumPy's ufuncs that these have not, and those that NumPy has not either."""
     for key, value in kwargs.items():
         if key not in _DEFAULTS:
-            raise TypeError(f"{key} is an invalid keyword to function '{name}'")
+            raise TypeError(f"{name} takes no argument {key}")
         if value is _DEFAULTS[key] or value == _DEFAULTS[key]:
             continue
         known = not isinstance(value, str) or key == "order"
@@ -47,8 +47,8 @@ def _checked(name: str, kwargs: dict[str, Any]) -> None:
             except TypeError:
                 known = False
         if known:
-            raise NotImplementedError(f"{key}={value} is not implemented yet for operator {name}")
-        raise TypeError(f"{key}={value} not understood for operator {name}")
+            raise NotImplementedError(f"{name}: {key}={value} is not there")
+        raise TypeError(f"{name}: {key}={value} has no meaning here")
 
 
 def _unary(name: str, op: str, to_float: bool) -> Any:
@@ -343,7 +343,7 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     extent = ary.shape[axis]
     if isinstance(indices_or_sections, int):
         if extent % indices_or_sections:
-            raise ValueError("array split does not result in an equal division")
+            raise ValueError(f"split: {ary.shape} has no equal parts along axis {axis}; array_split gives unequal ones")
         size = extent // indices_or_sections
         cuts = tuple(size * i for i in range(1, indices_or_sections))
     else:
@@ -400,7 +400,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
 def clip(a: Any, a_min: Any, a_max: Any, out: Any = None) -> Any:
     """The elements brought into a range."""
     if a_min is None and a_max is None:
-        raise ValueError("array_clip: must set either max or min")
+        raise ValueError("clip: give a_min, a_max or both")
     low, high = (-np.inf if a_min is None else a_min), (np.inf if a_max is None else a_max)
     return operator("clip", a, out=out, a_min=low, a_max=high)
 

@@ -70,7 +70,7 @@ def _slice(a: Any, axis: int, begin: int, end: int) -> Any:
 def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """The n-th differences of neighbours along an axis."""
     if prepend is not None or append is not None:
-        raise NotImplementedError("prepend and append options are not supported yet")
+        raise NotImplementedError("diff: prepend and append are not there; concatenate before")
     if n < 0:
         raise ValueError(f"order must be non-negative but got {n}")
     axis %= a.ndim
@@ -143,7 +143,7 @@ def _quantiles(name: str, scale: float) -> Any:
     def call(a: Any, q: Any, axis: Any = None, out: Any = None, overwrite_input: Any = None, interpolation: str = "linear",
              keepdims: bool = False) -> Any:  # fmt: skip
         if overwrite_input is not None:
-            raise NotImplementedError("overwrite_input is not supported yet")
+            raise NotImplementedError("overwrite_input=True is not there: the input is kept")
         values = without_gradient(a)
         points = (q._data if isinstance(q, NDArray) else np.asarray(q)).astype(np.float64) / scale
         kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
@@ -162,7 +162,7 @@ quantile, percentile = _quantiles("quantile", 1.0), _quantiles("percentile", 100
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
     """How often each number occurs, or the sum of its weights."""
     if minlength < 0:
-        raise ValueError("Minlength value should greater than 0")
+        raise ValueError(f"bincount: minlength={minlength}, it is 0 or more")
     found = np.bincount(x._data, None if weights is None else without_gradient(weights), minlength)
     return as_ndarray(wrap(found.astype(np.int64 if weights is None else weights.dtype)))
 
@@ -183,7 +183,7 @@ hanning, hamming, blackman = _window("hanning"), _window("hamming"), _window("bl
 def indices(dimensions: Any, dtype: Any = np.int32, ctx: Any = None) -> Any:
     """The index of every element along each axis."""
     if not isinstance(dimensions, (tuple, list)):
-        raise ValueError(f"The dimensions must be sequence of ints, not {type(dimensions)}")
+        raise ValueError(f"indices: dimensions are a tuple of ints, not {type(dimensions)}")
     return functions.array(np.indices(tuple(dimensions)), dtype=dtype, ctx=ctx)
 
 
@@ -191,7 +191,7 @@ def logspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: 
              ctx: Any = None) -> Any:  # fmt: skip
     """`num` values from base ** start to base ** stop, evenly spaced in their logarithm."""
     if axis:
-        raise NotImplementedError("the function only support axis 0")
+        raise NotImplementedError("only axis 0 is there; move the axis before")
     return functions.array(np.logspace(start, stop, num, bool(endpoint), base), dtype=np.float32 if dtype is None else dtype, ctx=ctx)
 
 

@@ -61,7 +61,7 @@ class Optimizer:
         self.multi_precision = multi_precision
         self.aggregate_num = 0
         if param_idx2name is not None and not isinstance(param_idx2name, dict):
-            raise AssertionError("param_idx2name should be a dict of param indexes to names.")
+            raise AssertionError("param_idx2name: a dict from the numbers of parameters to their names")
         self.idx2name = dict(param_idx2name or {})
         self.sym_info = (sym.attr_dict(), sym.list_arguments()) if sym is not None else ()
         self.param_dict = param_dict or {}
@@ -105,8 +105,8 @@ class Optimizer:
         if weight.dtype != np.float16:
             return False
         if not self.multi_precision:
-            warnings.warn("Accumulating with float16 in optimizer can lead to poor accuracy or slow convergence. Consider "
-                          f"using multi_precision=True option of the {type(self).__name__} optimizer", stacklevel=4)  # fmt: skip
+            warnings.warn("updates in float16 lose small steps: "
+                          f"{type(self).__name__}(multi_precision=True) keeps float32 weights beside", stacklevel=4)  # fmt: skip
         return self.multi_precision
 
     def create_state_multi_precision(self, index: Any, weight: NDArray) -> Any:
@@ -134,9 +134,9 @@ class Optimizer:
     def set_learning_rate(self, lr: float) -> None:
         """Set the learning rate; a UserWarning is raised when a scheduler decides it."""
         if self.lr_scheduler is not None:
-            raise UserWarning("LRScheduler of the optimizer has already been defined. Note that set_learning_rate can mutate "
-                              "the value of the learning rate of the optimizer only when the LRScheduler of the optimizer is "
-                              "undefined.")  # fmt: skip
+            raise UserWarning("the learning rate comes from the optimizer's lr_scheduler: "
+                              "set_learning_rate is for optimizers "
+                              "without one")  # fmt: skip
         self.lr = lr
 
     def set_lr_scale(self, args_lrscale: Any) -> None:

@@ -100,8 +100,8 @@ class LBSGD(Momentum):
                  warmup_epochs: int = 5, batch_scale: int = 1, updates_per_epoch: int = 32, begin_epoch: int = 0,
                  num_epochs: int = 60, **kwargs: Any) -> None:  # fmt: skip
         super().__init__(multi_precision=multi_precision, **kwargs)
-        logging.info("Running Large-Batch SGD Algorithm")
-        logging.info("(Batch_scale=%f, warmup_epochs=%d, warmup_strategy=%s, updates_per_epoch=%d)",
+        logging.info("LBSGD: SGD for large batches")
+        logging.info("batch_scale %f, %d epochs of warm-up by %s, %d updates an epoch",
                      batch_scale, warmup_epochs, warmup_strategy, updates_per_epoch)  # fmt: skip
         self.momentum = momentum
         self.warmup_strategy, self.warmup_epochs = warmup_strategy, warmup_epochs

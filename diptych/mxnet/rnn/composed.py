@@ -285,7 +285,7 @@ class FusedRNNCell(BaseRNNCell):
             args[name] = whole[at : at + size].reshape(shape).copy()
             at += size
         if at != whole.size:
-            raise AssertionError("Invalid parameters size for FusedRNNCell")
+            raise AssertionError("the vector of parameters is not of this FusedRNNCell: its length fits no size of inputs")
         return args
 
     def pack_weights(self, args: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class BucketSentenceIter(DataIter):
             raise ValueError("no sentence fits a bucket; give larger buckets")
         self.major_axis = layout.find("N")
         if layout not in ("NT", "TN"):
-            raise ValueError(f"Invalid layout {layout}: Must by NT (batch major) or TN (time major)")
+            raise ValueError(f"layout={layout!r}: there are 'NT' and 'TN'")
         self.layout, self.dtype, self.invalid_label = layout, dtype, invalid_label
         self.data_name, self.label_name = data_name, label_name
         self.default_bucket_key = max(self.buckets)

@@ -57,7 +57,7 @@ def histogram(a: Symbol, bins: Any = 10, range: Any = None, **kwargs: Any) -> Sy
     if isinstance(bins, Symbol):
         return function("_histogram")(data=a, bins=bins, **kwargs)  # type: ignore[no-any-return]
     if range is None:
-        raise ValueError("null range is not supported in symbol mode")
+        raise ValueError("arange of a symbol needs its stop")
     return function("_histogram")(data=a, bin_cnt=bins, range=range, **kwargs)  # type: ignore[no-any-return]
 
 

@@ -102,11 +102,11 @@ def foreach(body: Any, data: Any, init_states: Any, name: str = "foreach") -> tu
 def while_loop(cond: Any, func: Any, loop_vars: Any, max_iterations: int | None = None, name: str = "while_loop") -> tuple[Any, Any]:
     """Run `func(*loop_vars) -> (outputs, loop_vars)` while `cond(*loop_vars)`, `max_iterations` times at most."""
     if max_iterations is None:
-        raise ValueError("max_iterations should be specified")
+        raise ValueError("while_loop: give max_iterations, the outputs have room for so many")
     single = isinstance(loop_vars, Symbol)
     states, state_form = _flat([loop_vars] if single else list(loop_vars), "while loop_vars")
     if not states:
-        raise ValueError("loop_vars should contain at least one element")
+        raise ValueError("while_loop: give one loop variable at least")
     own_name, name = name, naming.current().get(None, name)
     names = [f"{name}_var{i}" for i in range(len(states))]
     own, _ = regroup([_variable(n) for n in names], state_form)
@@ -117,7 +117,7 @@ def while_loop(cond: Any, func: Any, loop_vars: Any, max_iterations: int | None 
     outs, out_form = _flat([] if out is None else out, "while output")
     news, _ = _flat([new] if isinstance(new, Symbol) else list(new), "while loop_vars")
     if len(news) != len(states):
-        raise ValueError("The length of loop_vars should be consistent during the loop")
+        raise ValueError("while_loop: func gives back as many variables as it took")
     step = _Body(_entries([*outs, *news], "while_loop"), names)
     rest = list({id(v): v for v in (*test.closure(), *step.closure())}.values())
     inputs = [*_entries(states, "while_loop"), *((v, 0) for v in rest)]

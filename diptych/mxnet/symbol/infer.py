@@ -111,7 +111,7 @@ class FullInference(Inference):
 
 def _known(symbol: Symbol, args: Sequence[Any], kwargs: dict[str, Any], what: str) -> dict[str, Any]:
     if args and kwargs:
-        raise ValueError(f"Can only specify known argument {what} either by positional or kwargs way.")
+        raise ValueError(f"{what} of arguments: in order or by name, not both at once")
     names = symbol.list_arguments()
     if len(args) > len(names):
         raise MXNetError(f"{len(args)} {what}s given for {len(names)} arguments")
@@ -124,7 +124,7 @@ def infer_shape(symbol: Symbol, partial: bool, args: Sequence[Any], kwargs: dict
     known = _known(symbol, args, kwargs, "shape")
     for k, v in known.items():
         if not isinstance(v, (tuple, list)):
-            raise TypeError(f"Arguments need to be shapes (tuple), but argument {k} is {type(v)}.")
+            raise TypeError(f"{k}: a shape is a tuple, not {type(v)}")
     graph = symbol.graph()
     try:
         found = FullInference(graph, {k: tuple(int(d) for d in v) for k, v in known.items()})
@@ -149,8 +149,8 @@ def infer_shape(symbol: Symbol, partial: bool, args: Sequence[Any], kwargs: dict
     if partial or complete:
         return arguments, outputs, states
     missing = [n for n in symbol.list_arguments() if found.shape(index[n]) is None]
-    warnings.warn("Cannot decide shape for the following arguments (0s in shape means unknown dimensions). "
-                  "Consider providing them as input:\n\t" + "\n\t".join(missing[:10]), stacklevel=3)  # fmt: skip
+    warnings.warn("these shapes do not follow from those given (0 where an extent is unknown), "
+                  "name them too:\n\t" + "\n\t".join(missing[:10]), stacklevel=3)  # fmt: skip
     return None, None, None
 
 

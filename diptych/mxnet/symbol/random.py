@@ -19,7 +19,7 @@ def _draw(kind: str, params: dict[str, Any], shape: Any, dtype: Any, kwargs: dic
     values = list(params.values())
     if any(isinstance(v, Symbol) for v in values):
         if not all(isinstance(v, Symbol) for v in values):
-            raise ValueError("Distribution parameters must all have the same type, but got both "
+            raise ValueError("parameters of a distribution are all numbers or all symbols, not "
                              + " and ".join(str(type(v)) for v in values) + ".")  # fmt: skip
         return function(f"_sample_{kind}")(*values, shape=shape, dtype=dtype, **kwargs)
     return function(f"_random_{kind}")(**params, shape=shape, dtype=dtype, **kwargs)

@@ -58,12 +58,12 @@ class Symbol(Arithmetic):
         if isinstance(index, str):
             matches = [i for i, n in enumerate(self.list_outputs()) if n == index]
             if len(matches) > 1:
-                raise ValueError(f'There are multiple outputs with name "{index}"')
+                raise ValueError(f'several outputs are named "{index}": take them by number')
             if not matches:
-                raise ValueError(f"Cannot find output that matches name {index}")
+                raise ValueError(f"no output is named {index}; there are {', '.join(self.list_outputs()[:8])}")
             index = matches[0]
         if not isinstance(index, int):
-            raise TypeError("Symbol only support integer index to fetch i-th output")
+            raise TypeError("outputs of a symbol are taken by number or name")
         if not -len(self) <= index < len(self):
             raise IndexError(f"output {index} of {len(self)}")
         return type(self)([self._heads[index]])
@@ -87,9 +87,9 @@ class Symbol(Arithmetic):
     def _compose(self, *args: Any, **kwargs: Any) -> None:
         name = kwargs.pop("name", None)
         if args and kwargs:
-            raise TypeError("compose only accept input Symbols either as positional or keyword arguments, not both")
+            raise TypeError("compose: inputs in order or by name, not both at once")
         if not all(isinstance(x, Symbol) for x in (*args, *kwargs.values())):
-            raise TypeError("Compose expect `Symbol` as arguments")
+            raise TypeError("compose: the inputs are symbols")
         variables = [n for n in topological(self._heads) if n.op is None]
         if len(args) > len(variables):
             raise MXNetError(f"{len(args)} symbols given for {len(variables)} variables")
@@ -117,7 +117,7 @@ class Symbol(Arithmetic):
     def list_attr(self, recursive: bool = False) -> dict[str, str]:
         """The attributes of the node."""
         if recursive:
-            raise DeprecationWarning("Symbol.list_attr with recursive=True has been deprecated. Please use attr_dict instead.")
+            raise DeprecationWarning("list_attr is of one symbol: attr_dict has those of all that it is made of")
         return self._heads[0][0].shown()
 
     def attr_dict(self) -> dict[str, dict[str, str]]:
@@ -127,7 +127,7 @@ class Symbol(Arithmetic):
     def _set_attr(self, **kwargs: str) -> None:
         for key, value in kwargs.items():
             if not isinstance(value, str):
-                raise ValueError("Set Attr only accepts string values")
+                raise ValueError("the values of attributes are strings")
             self._heads[0][0].set_user(key, value)
 
     # -- structure --------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class Symbol(Arithmetic):
     def save(self, fname: str | os.PathLike[str], remove_amp_cast: bool = True) -> None:
         """Write a symbol file."""
         if not isinstance(fname, (str, os.PathLike)):
-            raise TypeError("fname need to be string")
+            raise TypeError("the file is given by its name, a string")
         Path(fname).write_text(self.tojson(), encoding="utf-8")
 
     def debug_str(self) -> str:
@@ -337,7 +337,7 @@ def var(name: str, attr: Any = None, shape: Any = None, lr_mult: Any = None, wd_
     from diptych.mxnet import attribute
 
     if not isinstance(name, str):
-        raise TypeError("Expect a string for variable `name`")
+        raise TypeError("the name of a variable is a string")
     found = attribute.current().get(attr)
     if shape is not None:
         found["__shape__"] = str(tuple(shape) if isinstance(shape, list) else shape)
@@ -353,8 +353,8 @@ def var(name: str, attr: Any = None, shape: Any = None, lr_mult: Any = None, wd_
         found["__storage_type__"] = str({"default": 0, "row_sparse": 1, "csr": 2}[stype])
     for key, value in kwargs.items():
         if not (key.startswith("__") and key.endswith("__")):
-            raise ValueError(f"Attribute name={key} is not supported. Additional attributes must start and end with "
-                             "double underscores, e.g, __yourattr__")  # fmt: skip
+            raise ValueError(f"{key} is no attribute of a variable: names of your own are written with "
+                             f"two strokes at both ends, __{key}__")  # fmt: skip
         found[key] = str(value)
     made = Symbol([(SymNode(None, name), 0)])
     made._set_attr(**found)
@@ -368,14 +368,14 @@ def Group(symbols: Any, create_fn: Any = Symbol) -> Symbol:
     """Several symbols as one with all their outputs."""
     symbols = list(symbols)
     if not symbols or any(not isinstance(s, Symbol) for s in symbols):
-        raise TypeError("Expected a list of symbols as input")
+        raise TypeError("Group takes a list of symbols")
     return create_fn([h for s in symbols for h in s._heads])  # type: ignore[no-any-return]
 
 
 def load(fname: str | os.PathLike[str]) -> Symbol:
     """The symbol of a file."""
     if not isinstance(fname, (str, os.PathLike)):
-        raise TypeError("fname need to be string")
+        raise TypeError("the file is given by its name, a string")
     try:
         return Symbol(thaw(read_symbol(Path(fname))))
     except DiptychError as error:
@@ -385,7 +385,7 @@ def load(fname: str | os.PathLike[str]) -> Symbol:
 def load_json(json_str: str) -> Symbol:
     """The symbol of the text of a file."""
     if not isinstance(json_str, str):
-        raise TypeError("fname required to be string")
+        raise TypeError("the file is given by its name, a string")
     try:
         return Symbol(thaw(read_symbol(json_str)))
     except DiptychError as error:

@@ -67,7 +67,7 @@ def check_speed(sym: Any, location: Any = None, ctx: Any = None, N: int = 20, gr
     from time import perf_counter
 
     if typ not in ("whole", "forward"):
-        raise ValueError('typ can only be "whole" or "forward".')
+        raise ValueError(f"typ={typ!r}: there are 'whole' and 'forward'")
     shapes = {k: v.shape for k, v in location.items()} if location is not None else kwargs
     executor = sym.simple_bind(ctx=ctx or default_context(), grad_req=grad_req or "write", **shapes)
     for name, a in executor.arg_dict.items():

@@ -38,8 +38,8 @@ def simple_forward(sym: Any, ctx: Any = None, is_train: bool = False, **inputs: 
 def _arrays(names: list[str], given: Any, ctx: Any, dtype: Any) -> dict[str, Any]:
     if isinstance(given, dict):
         if set(given) != set(names):
-            raise ValueError(f"Symbol arguments and keys of the given location do not match. symbol args:{set(names)}, "
-                             f"location.keys():{set(given)}")  # fmt: skip
+            raise ValueError(f"location: the symbol has the arguments {sorted(names)}, "
+                             f"given are {sorted(given)}")  # fmt: skip
     else:
         given = dict(zip(names, given))
 

@@ -122,7 +122,7 @@ class DataLoader:
         self._pin_memory, self._pin_device_id = pin_memory, pin_device_id
         self._thread_pool, self._timeout = thread_pool, timeout
         if timeout <= 0:
-            raise AssertionError("timeout must be positive")
+            raise AssertionError(f"timeout={timeout}: seconds, more than 0")
         if batch_sampler is None:
             if batch_size is None:
                 raise ValueError("DataLoader needs batch_size, or a batch_sampler")

@@ -32,7 +32,7 @@ class Dataset:
     def shard(self, num_shards: int, index: int) -> Dataset:
         """Part `index` of `num_shards` parts of nearly equal length."""
         if not 0 <= index < num_shards:
-            raise AssertionError(f"Shard index of out bound: {index} out of {num_shards}")
+            raise AssertionError(f"shard({num_shards}, {index}): the index is 0 to {num_shards - 1}")
         length, rest = divmod(len(self), num_shards)
         start = length * index + min(index, rest)
         return _Sampled(self, SequentialSampler(length + (index < rest), start))
@@ -115,13 +115,13 @@ class ArrayDataset(Dataset):
 
     def __init__(self, *args: Any) -> None:
         if not args:
-            raise AssertionError("Needs at least 1 arrays")
+            raise AssertionError("ArrayDataset: no arrays given")
         self._length = len(args[0])
         self._data = []
         for i, data in enumerate(args):
             if len(data) != self._length:
-                raise AssertionError(f"All arrays must have the same length; array[0] has length {self._length} while array[{i + 1}] has "
-                                     f"{len(data)}.")  # fmt: skip
+                raise AssertionError(f"ArrayDataset: the first array has {self._length} items, array {i + 1} has "
+                                     f"{len(data)}")  # fmt: skip
             # Labels come out as plain numbers, not as arrays of one element.
             self._data.append(data.asnumpy() if isinstance(data, ndarray.NDArray) and data.ndim == 1 else data)
 

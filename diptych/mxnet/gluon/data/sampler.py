@@ -92,7 +92,7 @@ class BatchSampler(Sampler):
         elif self._last_batch == "rollover":
             self._prev = batch
         else:
-            raise ValueError(f"last_batch must be one of 'keep', 'discard', or 'rollover', but got {self._last_batch}")
+            raise ValueError(f"last_batch={self._last_batch!r}: there are 'keep', 'discard' and 'rollover'")
 
     def __len__(self) -> int:
         n = len(self._sampler)
@@ -102,4 +102,4 @@ class BatchSampler(Sampler):
             return n // self._batch_size
         if self._last_batch == "rollover":
             return (n + len(self._prev)) // self._batch_size
-        raise ValueError(f"last_batch must be one of 'keep', 'discard', or 'rollover', but got {self._last_batch}")
+        raise ValueError(f"last_batch={self._last_batch!r}: there are 'keep', 'discard' and 'rollover'")

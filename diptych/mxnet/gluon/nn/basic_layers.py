@@ -70,8 +70,8 @@ class Sequential(_Container):
     def hybridize(self, active: bool = True, **kwargs: Any) -> None:
         """Hybridize the children."""
         if self._children and all(isinstance(c, HybridBlock) for c in self._children.values()):
-            warnings.warn(f"All children of this Sequential layer '{self.prefix}' are HybridBlocks. Consider using HybridSequential for "
-                          "the best performance.", stacklevel=2)  # fmt: skip
+            warnings.warn(f"all layers of '{self.prefix}' can be hybridized: HybridSequential "
+                          "would make them one compiled graph", stacklevel=2)  # fmt: skip
         super().hybridize(active, **kwargs)
 
 
@@ -162,12 +162,12 @@ class Lambda(Block):
         super().__init__(prefix=prefix)
         if isinstance(function, str):
             if not hasattr(ndarray, function):
-                raise AssertionError(f"Function name {function} is not found in ndarray.")
+                raise AssertionError(f"Lambda: mx.nd has no function {function}")
             self._func_impl = getattr(ndarray, function)
         elif callable(function):
             self._func_impl = function
         else:
-            raise ValueError(f"Unrecognized function in lambda: {function} of type {type(function)}")
+            raise ValueError(f"a lambda layer takes a function or the name of one, not {function} of {type(function)}")
 
     def forward(self, *args: Any) -> Any:
         """The function."""
@@ -184,13 +184,13 @@ class HybridLambda(HybridBlock):
         super().__init__(prefix=prefix)
         if isinstance(function, str):
             if not hasattr(ndarray, function) or not hasattr(symbol, function):
-                raise AssertionError(f"Function name {function} is not found in symbol/ndarray.")
+                raise AssertionError(f"HybridLambda: mx.nd and mx.sym have no function {function}")
             self._func_name = function
             self._func: Any = lambda F, *args: getattr(F, function)(*args)
         elif callable(function):
             self._func, self._func_name = function, function.__name__
         else:
-            raise ValueError(f"Unrecognized function in lambda: {function} of type {type(function)}")
+            raise ValueError(f"a lambda layer takes a function or the name of one, not {function} of {type(function)}")
 
     def hybrid_forward(self, F: Any, x: Any, *args: Any) -> Any:
         """The function."""

@@ -83,7 +83,7 @@ def _weight_shape(op: str, data: tuple[int, ...], attrs: dict[str, Any]) -> tupl
 
 def _checked(layout: str, known: tuple[str, ...], what: str) -> str:
     if layout not in known:
-        raise AssertionError(f"Only supports {' and '.join(repr(x) for x in known)} layout for {what}")
+        raise AssertionError(f"{what}: layout={layout!r}, there are {' and '.join(repr(x) for x in known)}")
     return layout
 
 
@@ -98,7 +98,7 @@ def _conv(name: str, n: int, layouts: tuple[str, ...], transposed: bool) -> Any:
                  **kwargs: Any) -> None:  # fmt: skip
             kernel = spread(kernel_size, n)
             if len(kernel) != n:
-                raise AssertionError(f"kernel_size must be a number or a tuple of {n} ints")
+                raise AssertionError(f"kernel_size={kernel_size}: one number, or {n}")
             _Conv.__init__(self, channels, kernel, strides, padding, dilation, groups, _checked(layout, layouts, name), in_channels,
                            activation, use_bias, weight_initializer, bias_initializer, "Deconvolution", output_padding, **kwargs)
             self.outpad = spread(output_padding, n)
@@ -110,7 +110,7 @@ def _conv(name: str, n: int, layouts: tuple[str, ...], transposed: bool) -> Any:
                  **kwargs: Any) -> None:  # fmt: skip
             kernel = spread(kernel_size, n)
             if len(kernel) != n:
-                raise AssertionError(f"kernel_size must be a number or a tuple of {n} ints")
+                raise AssertionError(f"kernel_size={kernel_size}: one number, or {n}")
             _Conv.__init__(self, channels, kernel, strides, padding, dilation, groups, _checked(layout, layouts, name), in_channels,
                            activation, use_bias, weight_initializer, bias_initializer, "Convolution", None, **kwargs)
 

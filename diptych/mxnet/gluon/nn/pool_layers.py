@@ -46,7 +46,7 @@ def _pool(name: str, n: int, layouts: tuple[str, ...], kind: str) -> Any:
     def size_of(pool_size: Any) -> tuple[int, ...]:
         size = spread(pool_size, n)
         if len(size) != n:
-            raise AssertionError(f"pool_size must be a number or a tuple of {n} ints")
+            raise AssertionError(f"pool_size={pool_size}: one number, or {n}")
         return size
 
     if kind == "max":

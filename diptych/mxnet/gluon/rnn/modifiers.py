@@ -21,7 +21,7 @@ class DropoutCell(HybridRecurrentCell):
     def __init__(self, rate: float, axes: Any = (), prefix: str | None = None, params: Any = None) -> None:
         super().__init__(prefix, params)
         if not isinstance(rate, (int, float)):
-            raise AssertionError("rate must be a number")
+            raise AssertionError("the rate of dropout is one number")
         self._rate, self._axes = rate, axes
 
     def __repr__(self) -> str:

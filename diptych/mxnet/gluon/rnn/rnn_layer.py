@@ -31,7 +31,7 @@ class _RNNLayer(HybridBlock):
                  **kwargs: Any) -> None:  # fmt: skip
         super().__init__(**kwargs)
         if layout not in ("TNC", "NTC"):
-            raise AssertionError(f"Invalid layout {layout}; must be one of ['TNC' or 'NTC']")
+            raise AssertionError(f"layout={layout!r}: there are 'TNC' and 'NTC'")
         self._hidden_size, self._projection_size, self._num_layers = hidden_size, projection_size or None, num_layers
         self._mode, self._layout, self._dropout = mode, layout, dropout
         self._dir = 2 if bidirectional else 1
@@ -95,7 +95,7 @@ class _RNNLayer(HybridBlock):
     def _unfuse(self) -> HybridSequentialRNNCell:
         """The same layers as a stack of cells that share the parameters."""
         if self._projection_size or self._clip:
-            raise AssertionError("_unfuse does not support projection or clipped states")
+            raise AssertionError("cells of a layer with a projection or clipped states are not there")
         make: Any = {"rnn_relu": lambda **kw: RNNCell(self._hidden_size, activation="relu", **kw),
                 "rnn_tanh": lambda **kw: RNNCell(self._hidden_size, activation="tanh", **kw),
                 "lstm": lambda **kw: LSTMCell(self._hidden_size, **kw),
@@ -146,7 +146,7 @@ class _RNNLayer(HybridBlock):
             batch = inputs.shape[self._layout.find("N")]
             for state, info in zip(states, self.state_info(batch)):
                 if state.shape != info["shape"]:
-                    raise ValueError(f"Invalid recurrent state shape. Expecting {info['shape']}, got {state.shape}.")
+                    raise ValueError(f"the state is {state.shape}, the layer has {info['shape']}")
         out = self._run(F, inputs, states, sequence_length, kwargs)
         return out[0] if self.skip_states else out
 

@@ -58,7 +58,7 @@ class _ConvCell(HybridRecurrentCell):
 
     def _extents(self, name: str, value: Any) -> tuple[int, ...]:
         if not isinstance(value, int) and len(value) != self._dims:
-            raise AssertionError(f"{type(self).__name__}: {name}={value} must be a number or {self._dims} numbers")
+            raise AssertionError(f"{type(self).__name__}: {name}={value}: one number, or {self._dims}")
         return spread(value, self._dims)
 
     def _alias(self) -> str:

@@ -146,7 +146,7 @@ class ImageFolderDataset(Dataset):
         for folder in sorted(os.listdir(self._root)):
             path = os.path.join(self._root, folder)
             if not os.path.isdir(path):
-                warnings.warn(f"Ignoring {path}, which is not a directory.", stacklevel=2)
+                warnings.warn(f"{path} is no folder of images and is passed over", stacklevel=2)
                 continue
             label = len(self.synsets)
             self.synsets.append(folder)

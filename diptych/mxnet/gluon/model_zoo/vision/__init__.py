@@ -39,5 +39,5 @@ def get_model(name: str, **kwargs: Any) -> Any:
     found = _models.get(name.lower())
     if found is None:
         listed = "\n\t".join(sorted(_models))
-        raise ValueError(f"Model {name} is not supported. Available options are\n\t{listed}")
+        raise ValueError(f"no model is named {name}; there are\n\t{listed}")
     return found(**kwargs)
