@@ -125,7 +125,7 @@ def grad(heads: Any, variables: Any, head_grads: Any = None, retain_graph: bool 
         raise ValueError("autograd.grad: no variables given, there is nothing to differentiate by")
     for i, x in enumerate(wanted):
         if x._entry is None:
-            raise MXNetError(f"Cannot differentiate with respect to the {i + 1}-th variable because it does not require gradient.")
+            raise MXNetError(f"variable {i + 1} wants no gradient: attach_grad() before autograd.record()")
     keep = create_graph if retain_graph is None else retain_graph
     found = run_backward(heads, grads, bool(keep), wanted, create_graph)
     for i, d in enumerate(found):

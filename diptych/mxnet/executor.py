@@ -86,11 +86,11 @@ class Executor:
         held = self.arg_dict
         for name, value in kwargs.items():
             if name not in held:
-                raise TypeError(f"Unknown argument {name}")
+                raise TypeError(f"the symbol has no argument {name}")
             if not isinstance(value, (NDArray, np.ndarray)):
-                raise ValueError("only accept NDArrays or numpy arrays as inputs")
+                raise ValueError(f"{name}: an NDArray or a NumPy array, not {type(value)}")
             if tuple(value.shape) != held[name].shape:
-                raise ValueError(f"Shape not match! Argument {name}, need: {held[name].shape}, received: {value.shape}")
+                raise ValueError(f"{name} is {value.shape}, the executor is bound for {held[name].shape}; reshape() binds for another")
             settle()
             held[name]._data[...] = value._data if isinstance(value, NDArray) else value
         self._train = bool(is_train)

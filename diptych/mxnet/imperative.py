@@ -130,7 +130,7 @@ def deliver(results: Sequence[Array], out: Sequence[NDArray], node: Any = None) 
     """Put results into the arrays of `out=`."""
     for i, (target, array) in enumerate(zip(out, results)):
         if state.recording and target._entry is not None:
-            raise MXNetError("Inplace operations (+=, -=, x[:]=, etc) are not supported when recording with autograd.")
+            raise MXNetError("an array cannot be written (+=, x[:] = y) while autograd.record() is on: make a new one, or write under pause()")
         store(target, array)
         if node is not None:
             target._entry = Entry(node, i)

@@ -219,8 +219,7 @@ def _checked(heads: Sequence[NDArray]) -> list[Entry]:
     for i, head in enumerate(heads):
         if head._entry is None:
             raise MXNetError(
-                f"Cannot differentiate node because it is not in a computational graph. You need to set is_recording to "
-                f"true or use autograd.record() to save computational graphs for backward. (head {i})")  # fmt: skip
+                f"head {i} was not computed under autograd.record(): nothing is known of how it came about")
         if head._entry.node.used:
             raise MXNetError(USED)
         entries.append(head._entry)
@@ -291,7 +290,7 @@ def _stepwise(heads: Sequence[NDArray], entries: Sequence[Entry], head_grads: Se
     if variables is not None:
         return [arrived.get((e.node.number, e.index)) if e is not None else None for e in wanted]
     if not targets and not any(_reaches(e) for e in entries):
-        raise MXNetError("There are no inputs in computation graph that require gradients.")
+        raise MXNetError("nothing that these values were computed from wants a gradient: x.attach_grad() before autograd.record()")
     for number, variable in targets.items():
         deliver(variable, arrived[number, 0])
     return []

@@ -67,8 +67,8 @@ def test_save_load_and_pickle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: nd.clip(nd.ones((2,)), 0, 1, slope=1), "Cannot find argument 'slope'"),
-        (lambda: nd.FullyConnected(nd.ones((2, 3)), nd.ones((2, 3)), no_bias=True), "Required parameter num_hidden"),
+        (lambda: nd.clip(nd.ones((2,)), 0, 1, slope=1), "takes no argument 'slope'"),
+        (lambda: nd.FullyConnected(nd.ones((2, 3)), nd.ones((2, 3)), no_bias=True), "needs the argument num_hidden"),
         (lambda: nd.Pooling(nd.ones((1, 1, 4, 4)), kernel=(2, 2), pool_type="median"), "not one of"),
         (lambda: nd.ones((2, 3)) + nd.ones((4, 5)), "broadcast"),
         (lambda: nd.ones((2,), ctx=mx.gpu()), "there is no GPU support"),

@@ -69,7 +69,7 @@ def test_in_place_writes_to_what_is_on_the_tape_are_refused() -> None:
     with autograd.record():
         y = x * 2
         for write in (lambda: y.__iadd__(1), lambda: y.__setitem__(0, 1.0), lambda: x.__setitem__(slice(None), 0.0)):
-            with pytest.raises(MXNetError, match="Inplace operations"):
+            with pytest.raises(MXNetError, match="cannot be written"):
                 write()
 
 
@@ -82,7 +82,7 @@ def test_a_graph_is_used_once_unless_retained() -> None:
     y.backward()
     with pytest.raises(MXNetError, match="retain_graph"):
         y.backward()
-    with pytest.raises(MXNetError, match="not in a computational graph"):
+    with pytest.raises(MXNetError, match="was not computed under"):
         nd.ones((2,)).backward()
 
 

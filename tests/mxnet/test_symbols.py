@@ -50,7 +50,7 @@ def test_names_attributes_and_files() -> None:
     assert y.name == "net_fullyconnected0" and y.attr("ctx_group") == "dev1" and x.attr("lr_mult") == "2"
     again = sym.load_json(y.tojson())
     assert again.tojson() == y.tojson() and again.attr_dict() == y.attr_dict()
-    with pytest.raises(MXNetError, match="Cannot find argument 'foo'"):
+    with pytest.raises(MXNetError, match="takes no argument 'foo'"):
         sym.clip(x, 0, 1, attr={"foo": "1"})
 
 
@@ -77,7 +77,7 @@ def test_executor_in_place_requests_and_reshape() -> None:
     assert e.grad_dict["fc_bias"].asnumpy().tolist() == [10] * 4
     small = e.reshape(x=(3, 4))
     assert small.arg_dict["fc_weight"] is e.arg_dict["fc_weight"] and small.forward()[0].asnumpy().tolist() == [[5] * 4] * 3
-    with pytest.raises(ValueError, match="Shape not match"):
+    with pytest.raises(ValueError, match="is bound for"):
         e.forward(x=nd.ones((2, 4)))
 
 

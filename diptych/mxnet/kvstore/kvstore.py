@@ -42,20 +42,20 @@ class KVStore(KVStoreBase):
         for key, _ in pairs:
             kind = str if isinstance(key, str) else int
             if self._key_type not in (None, kind):
-                raise MXNetError("Mixed key types are not allowed: the keys of a store are all int or all str")
+                raise MXNetError("the keys of a store are all int or all str")
             self._key_type = kind
         return pairs
 
     def _of(self, key: Any) -> NDArray:
         if key not in self._held:
-            raise MXNetError(f"the key {key!r} has not been inited; call init first")
+            raise MXNetError(f"the store has no {key!r}: init({key!r}, value) comes first")
         return self._held[key]
 
     def init(self, key: Any, value: Any) -> None:
         """Give keys their first arrays."""
         for k, v in self._typed(_pairs(key, value)):
             if k in self._held:
-                raise MXNetError(f"duplicate init of key {k!r}")
+                raise MXNetError(f"the store has {k!r} already: push changes it")
             first = same_or_list(v)[0]
             self._held[k] = labelled(np.array(first._data), type(first), first)
 
@@ -133,7 +133,7 @@ class KVStore(KVStoreBase):
         """Whether the store can do this."""
         if capability.lower() == KVStoreBase.OPTIMIZER:
             return True
-        raise MXNetError(f"Unknown capability: {capability}")
+        raise MXNetError(f"there is no capability {capability!r}")
 
     def _states(self) -> Any:
         if self._updater is None or not hasattr(self._updater, "get_states"):

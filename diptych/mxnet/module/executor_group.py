@@ -28,7 +28,7 @@ def described(shapes: Any) -> list[DataDesc]:
     made = [x if isinstance(x, DataDesc) else DataDesc(*x) for x in shapes]
     for d in made:
         if not isinstance(d.shape, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in d.shape):
-            raise TypeError(f"the shape of {d.name} must be a tuple of integers, not {d.shape!r}")
+            raise TypeError(f"{d.name}: a shape is a tuple of integers, not {d.shape!r}")
     return made
 
 

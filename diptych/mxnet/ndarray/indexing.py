@@ -189,7 +189,7 @@ def put(x: NDArray, key: Any, value: Any) -> None:
 
     key = normal_key(key, state.np_array)
     if state.recording and x._entry is not None:
-        raise MXNetError("Inplace operations (+=, -=, x[:]=, etc) are not supported when recording with autograd.")
+        raise MXNetError("an array cannot be written (+=, x[:] = y) while autograd.record() is on: make a new one, or write under pause()")
     settle()
     raw = value._data if isinstance(value, NDArray) else np.asarray(value)
     if raw.dtype == object:

@@ -85,16 +85,15 @@ class Operator:
                 if not self.attributes or self.name == "Custom" or key == self.count_key or self.name.startswith("_np"):
                     out[key] = text
                     continue
-                raise MXNetError(f"Cannot find argument '{key}', Possible Arguments:\n" + "\n".join(
-                    f"{a.name} : {a.kind}" for a in self.attributes.values()) + f"\n, in operator {self.name}")  # fmt: skip
+                raise MXNetError(f"{self.name} takes no argument {key!r}, but\n" + "\n".join(
+                    f"  {a.name}: {a.kind}" for a in self.attributes.values()))  # fmt: skip
             try:
                 out[key] = known.check(text)
             except FormatError as error:
-                raise MXNetError(f"Invalid Parameter format for {key} expect {known.kind} but value='{text}', "
-                                 f"in operator {self.name}: {error}") from None  # fmt: skip
+                raise MXNetError(f"{self.name}: {key}={text!r} is not {known.kind}: {error}") from None  # fmt: skip
         for key, attribute in self.attributes.items():
             if attribute.default is None and key not in out and key != self.count_key and not self.name.startswith("_np"):
-                raise MXNetError(f"Required parameter {key} of {attribute.kind} is not presented, in operator {self.name}")
+                raise MXNetError(f"{self.name} needs the argument {key} ({attribute.kind})")
         return out
 
 

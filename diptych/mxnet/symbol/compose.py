@@ -68,8 +68,8 @@ def compose(op_name: str, args: tuple[Any, ...], kwargs: dict[str, Any], symbol:
     for key, value in user.items():
         ending = next((k for k in HIDDEN if key.endswith(f"_{k}") and key != k and not key.startswith("__")), None)
         if ending:
-            raise MXNetError(f"setting variable attributes with {key} is deprecated. please instead use\n"
-                             f"w = Variable({ending}={value})\nsym = YourSymbolName({key[: -len(ending) - 1]}=w)")  # fmt: skip
+            raise MXNetError(f"{key}={value}: give the variable its attribute, "
+                             f"w = Variable(name, {ending}={value}), and the operator {key[: -len(ending) - 1]}=w")  # fmt: skip
         if key in HIDDEN:
             hidden[f"__{key}__"] = value
         elif key.startswith("__") and key.endswith("__"):
@@ -105,7 +105,7 @@ def _operands(op: Operator, node: SymNode, given: list[Any], named: dict[str, An
         places = dict(zip(op.inputs, given)) | named
         return [_single(places[n], op.name) for n in op.inputs if n in places]
     if len(given) > len(names):
-        raise MXNetError(f"Incorrect number of arguments: {op.name} takes {', '.join(names)}; {len(given)} were given")
+        raise MXNetError(f"{op.name} takes {', '.join(names)}; {len(given)} were given")
     if unknown := set(named) - set(names):
         raise MXNetError(f"{op.name} has no input {', '.join(sorted(unknown))}; its inputs are {', '.join(names)}")
     if given and any(names.index(k) < len(given) for k in named):

@@ -22,7 +22,7 @@ __all__ = ["symbol_of"]
 def symbol_of(x: NDArray) -> Symbol:
     """The expression that gave x; arrays that are not on the tape become variables too."""
     if x._entry is None:
-        raise MXNetError("the array is not in a computational graph; compute it under autograd.record()")
+        raise MXNetError("the array was not computed under autograd.record()")
     made: dict[int, list[Entry]] = {}  # the results of each node of the tape
     counter = itertools.count()
 
