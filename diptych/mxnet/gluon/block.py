@@ -338,4 +338,5 @@ def _full(loaded: dict[str, Any], block: Block) -> bool:
     return any(k.startswith(("arg:", "aux:")) for k in loaded) and bool(names & set(block.collect_params().keys()))
 
 
-from diptych.mxnet.gluon.hybrid import HybridBlock, SymbolBlock  # noqa: E402  (they build on Block; scripts find them here)
+from diptych.mxnet.gluon.hybrid import HybridBlock  # noqa: E402  (they build on Block; scripts find them here)
+from diptych.mxnet.gluon.symbol_block import SymbolBlock  # noqa: E402
