@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from diptych.kernels.contract import Side
     from diptych.targets.base import Target
 
-__all__ = ["choose_skinny"]
+__all__ = ["AHEAD", "DEPTH", "ROWS", "SkinnyEmitter", "choose_skinny", "flat", "sets_of"]
 
 ROWS = 8  # more rows have enough arithmetic for the register tiles of `contract`
-_AHEAD = 1024  # bytes of each stream that are under way from memory
+AHEAD = 1024  # bytes of each stream that are under way from memory
 _LATENCY = 8  # independent sums that keep the multipliers busy
-_DEPTH = 512  # longest chain of additions for one sum
+DEPTH = 512  # longest chain of additions for one sum
 
 
-def _sets(rows: int, vectors: int, target: Target) -> int:
+def sets_of(rows: int, vectors: int, target: Target) -> int:
     """Sums of each output that are kept apart: as many as hide the latency of one."""
     sets = 1
     while sets < 8 and rows * vectors * sets < _LATENCY and rows * vectors * sets * 2 <= target.registers - 4:
@@ -65,17 +65,17 @@ def choose_skinny(target: Target, *, batch: int, pixels: int, panels: int, k: in
 
     group = min(range(most, 0, -1), key=unevenness)
     whole = k // PANEL
-    parts = -(-k // (_DEPTH * _sets(pixels, group * vectors, target)))
+    parts = -(-k // (DEPTH * sets_of(pixels, group * vectors, target)))
     return Tiling(((pixels, 1),), group, 1, max(1, -(-whole // parts)), False, memory)
 
 
 @emits("skinny")
 def emit_skinny(fn: Fn, kernel: Kernel) -> None:
     """Write a product of few rows (see the module's docstring)."""
-    _Emitter(fn, kernel).emit()
+    SkinnyEmitter(fn, kernel).emit()
 
 
-class _Emitter(ContractEmitter):
+class SkinnyEmitter(ContractEmitter):
     """The work items and the innermost loop; leaving the registers is as for any contraction."""
 
     spread = 1  # panels from one of a work item to the next
@@ -134,7 +134,7 @@ class _Emitter(ContractEmitter):
         """The sums over `depth` elements from k0 on, in the registers of a tile."""
         fn = self.fn
         vectors = PANEL // self.lanes
-        sets = [RegisterTile(fn, len(xs), panels) for _ in range(_sets(len(xs), panels * vectors, fn.target))]
+        sets = [RegisterTile(fn, len(xs), panels) for _ in range(sets_of(len(xs), panels * vectors, fn.target))]
         unroll = max(len(sets), 4 if len(xs) == 1 else 2 if len(xs) <= 4 else 1)
         whole = depth - depth % unroll
         if whole:
@@ -145,7 +145,7 @@ class _Emitter(ContractEmitter):
         acc = sets[0].acc
         while len(sets) > 1:  # pairwise
             for one, other in zip(sets[::2], sets[1::2], strict=True):
-                for a, b in zip(_flat(one), _flat(other), strict=True):
+                for a, b in zip(flat(one), flat(other), strict=True):
                     a.set(fn.b.fadd(a.get(), b.get()))
             sets = sets[::2]
         return acc
@@ -155,26 +155,27 @@ class _Emitter(ContractEmitter):
         vectors = PANEL // lanes
         xs = [fn.at(x, fn.imul(k, p.x_k)) for x in xs]
         w = fn.at(w, fn.imul(k, PANEL))
-        values = [[v.get() for v in _flat(tile)] for tile in sets]
+        values = [[v.get() for v in flat(tile)] for tile in sets]
         for d in range(depth):
             now = values[d % len(sets)]
             xv = [fn.splat(fn.load(fn.at(x, d * p.x_k)), lanes) for x in xs]
             for q in range(len(now) // (len(xs) * vectors)):
                 line = fn.at(w, q * self.spread * p.w_panel + d * PANEL)
                 if p.prefetch:
-                    fn.prefetch(fn.at(line, _AHEAD // 4), 2)
+                    fn.prefetch(fn.at(line, AHEAD // 4), 2)
                 for v in range(vectors):
                     wv = fn.load(fn.at(line, v * lanes), "f32", lanes)
                     for i, x in enumerate(xv):
                         j = (i * (len(now) // len(xs))) + q * vectors + v
                         now[j] = fn.fma(x, wv, Val(now[j], "f32", lanes)).ir
         for tile, new in zip(sets, values, strict=True):
-            for var, value in zip(_flat(tile), new, strict=True):
+            for var, value in zip(flat(tile), new, strict=True):
                 var.set(value)
 
     def address(self, pixels: list[ir.Value], side: Side, i: int, q: int, v: int) -> ir.Value:
         return super().address(pixels, side, i, q * self.spread, v)
 
 
-def _flat(tile: RegisterTile) -> list:  # type: ignore[type-arg]
+def flat(tile: RegisterTile) -> list:  # type: ignore[type-arg]
+    """The accumulators of a tile, row by row."""
     return [v for row in tile.acc for panel in row for v in panel]

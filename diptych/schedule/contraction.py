@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from diptych.kernels.pointwise import make_copy
 from diptych.kernels.pointwise_pack import make_pack_panels
 from diptych.kernels.pointwise_pad import make_pad
 from diptych.kernels.skinny import ROWS, choose_skinny
+from diptych.kernels.skinny_zeros import zeros_scratch
 from diptych.kernels.tiling import Tiling, alternatives, choose
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.gate import scaled_weights
+from diptych.schedule.groups import VIEWS
 from diptych.schedule.options import pick, product_key
 from diptych.schedule.views import View, contiguous
 from diptych.schedule.weights import channel_rows, pack_conv_weights
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["direct_tilings", "emit_product", "lower_conv", "lower_matmul", "pack_matrix", "pack_weights"]
 
+_ZEROS_DEPTH = 64  # from here on a row is worth looking for zeros
 _FLOPS_PER_NS = 60.0  # a cautious core, for rough costs
 
 
@@ -108,12 +112,29 @@ def lower_matmul(ctx: Context, group: Group) -> None:
     b = ctx.constant(value)
     w, w_batch = pack_matrix(ctx, ctx.view(value) if b is None else b, flags["transpose_b"], tuple(batch))
     expr, values = _epilogue(ctx, group, bias=False)
-    emit_product(ctx, a, w, w_batch, expr, [ctx.view(v) for v in values], out)
+    sparse = b is not None and _leaves_zeros(ctx, node.inputs[0]) and _finite(b)
+    emit_product(ctx, a, w, w_batch, expr, [ctx.view(v) for v in values], out, sparse)
+
+
+def _leaves_zeros(ctx: Context, value: int) -> bool:
+    """Whether a value comes from a ReLU: one that is zero at every other place or so."""
+    while (node := ctx.producer.get(value)) is not None and node.op.name in (*VIEWS, "minimum"):
+        value = node.inputs[0]
+    return node is not None and node.op.name == "relu"
+
+
+def _finite(w: Array) -> bool:
+    """Whether no element is NaN or infinite (in one pass and without a second array: a sum of doubles shows it)."""
+    with np.errstate(invalid="ignore"):
+        return bool(np.isfinite(w.sum(dtype=np.float64)))
 
 
 def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr: Expr, operands: Sequence[View],
-                 out: View) -> None:  # fmt: skip
-    """out[..., m, n] = expr(a[..., m, k] times packed w, operands); operands broadcast to `out`."""
+                 out: View, sparse: bool = False) -> None:  # fmt: skip
+    """out[..., m, n] = expr(a[..., m, k] times packed w, operands); operands broadcast to `out`.
+
+    `sparse`: `a` is likely to hold zeros, and they need not be multiplied.
+    """
     *batch, m, n = out.shape
     k = a.shape[-1]
     w_panel = k * PANEL
@@ -139,7 +160,9 @@ def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr:
         tilings = alternatives(ctx.target, batch=prod(outer), pixels=cols, panels=panels, k=k, taps=1)
         results = ctx.group.results if ctx.group is not None else ()
         t = pick(ctx, product_key((*outer, cols, n), k, ctx.group), {str(t): t for t in tilings}, results)
-    sk = a.strides[-1]
+    sk, scratch = a.strides[-1], 0
+    if kind == "skinny" and sparse and prod(outer) * cols == 1 and sk == 1 and k >= _ZEROS_DEPTH:
+        kind, t, scratch = "skinny_zeros", replace(t, k_chunk=max(1, k // PANEL)), zeros_scratch(k)
     params = ContractParams(
         outer, 1, cols, n, k // PANEL, k % PANEL, (0,), side(merged[0], 0), PANEL * sk, sk, tuple(merged[1][:-1]),
         w_panel, side(merged[-1], 1), False, expr,
@@ -149,7 +172,7 @@ def emit_product(ctx: Context, a: View, w: View, w_batch: tuple[int, ...], expr:
     args = [a, w, *views, target]
     flops = 2.0 * prod(out.shape) * k
     cost = max(flops / _FLOPS_PER_NS, 4.0 * prod(w.shape) / 16)
-    ctx.call(Kernel(kind, params, tuple(v.operand for v in args), 1, params.work, cost), args)
+    ctx.call(Kernel(kind, params, tuple(v.operand for v in args), 1, params.work, cost, scratch), args)
     if target is not out:
         ctx.call(make_copy(target.operand, out.operand, ctx.target), (target, out))
 
