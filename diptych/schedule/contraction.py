@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["direct_tilings", "emit_product", "lower_conv", "lower_matmul", "pack_matrix", "pack_weights"]
 
 _ZEROS_DEPTH = 64  # from here on a row is worth looking for zeros
+_KEEP_ZEROS = {*VIEWS, "pack_channels", "unpack_channels", "minimum", "max_pool", "blocked_max_pool"}
 _FLOPS_PER_NS = 60.0  # a cautious core, for rough costs
 
 
@@ -117,8 +118,8 @@ def lower_matmul(ctx: Context, group: Group) -> None:
 
 
 def _leaves_zeros(ctx: Context, value: int) -> bool:
-    """Whether a value comes from a ReLU: one that is zero at every other place or so."""
-    while (node := ctx.producer.get(value)) is not None and node.op.name in (*VIEWS, "minimum"):
+    """Whether a value comes from a ReLU: one that is zero at every other place or so (after pooling, at some)."""
+    while (node := ctx.producer.get(value)) is not None and node.op.name in _KEEP_ZEROS:
         value = node.inputs[0]
     return node is not None and node.op.name == "relu"
 

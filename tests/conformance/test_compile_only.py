@@ -55,6 +55,7 @@ SHAPES = {
     "stem": lambda g: conv(g, 32, 7, channels=3),
     "matrix": lambda g: matmul(g, 128, 256, 256),
     "row": lambda g: matmul(g, 1, 256, 256),
+    "row with zeros": lambda g: g.matmul(g.relu(g.input("x", TensorType((1, 256)))), g.constant(np.ones((256, 256), np.float32))),
     "two rows": lambda g: matmul(g, 2, 256, 256),
     "four rows": lambda g: matmul(g, 4, 256, 256),
     "eight rows": lambda g: matmul(g, 8, 256, 256),
@@ -68,7 +69,7 @@ def contraction_loops(target: str, shape: str) -> list[Loop]:
     y = SHAPES[shape](g)
     plan = plan_of(g.finish({"y": g.relu(y)}), machine, accuracy="strict")  # no Winograd
     module = ir.Module("inspected")
-    (kernel,) = [k for k in plan.kernels if k.kind in ("contract", "skinny")]
+    (kernel,) = [k for k in plan.kernels if k.kind in ("contract", "skinny", "skinny_zeros")]
     emit_kernel(module, kernel, "kernel", machine).linkage = "external"
     return [loop for loop in innermost_loops(assembly(module, machine)) if loop.fmas]
 

@@ -106,3 +106,68 @@ def test_not_a_number_stays_in_its_row_and_infinities_propagate(rng: np.random.G
     given[0, 7], given[2, 49] = np.nan, np.inf
     y = model(given)
     assert np.isnan(y[0]).all() and np.isfinite(y[1]).all() and np.isposinf(y[2]).all()
+
+
+def _after_relu(rng: np.random.Generator, k: int, n: int, w: Array | None = None) -> Graph:
+    g = Builder("zeros")
+    x = g.relu(g.input("x", TensorType((1, k))))
+    y = g.matmul(x, g.constant(_normal(rng, n, k) if w is None else w), transpose_b=True)
+    return g.finish({"y": g.add(y, g.constant(_normal(rng, n)))})
+
+
+def _zeros_model(graph: Graph, threads: int, level: str | None = None) -> diptych.CompiledModel:
+    model = diptych.compile(graph, threads=threads, target=level)
+    assert "skinny_zeros" in [k.kind for k in model.plan.kernels]
+    return model
+
+
+# One vector and a tail, fewer panels than streams, panels left over, sums in parts.
+@pytest.mark.parametrize(("k", "n"), [(64, 1), (67, 21), (512, 512), (100, 200), (784, 333), (9001, 70)])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("level", [None, "x86-64-v3"])
+def test_zeros_are_left_out(rng: np.random.Generator, k: int, n: int, threads: int, level: str | None) -> None:
+    graph = _after_relu(rng, k, n)
+    model = _zeros_model(graph, threads, level)
+    for density in (0.0, 0.03, 0.5, 1.0):
+        x = np.where(rng.random((1, k)) < density, np.abs(_normal(rng, 1, k)) + 0.1, -1.0).astype(np.float32)
+        (e,) = interpret(graph, {"x": x}, "f64").values()
+        assert np.abs(model(x) - e).max() <= 5e-6 * np.sqrt(np.mean(np.square(e))), density
+    x[:] = -0.0
+    np.testing.assert_array_equal(model(x), model(np.full_like(x, -1.0)))
+
+
+@pytest.mark.parametrize("n", [40, 290])
+def test_zeros_are_left_out_of_weights_from_memory(rng: np.random.Generator, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Context, "constant_bytes", property(lambda self: 1 << 40))
+    graph = _after_relu(rng, 300, n)
+    assert "skinny_zeros" in _kinds(graph)
+    _check(graph, rng)
+
+
+def test_not_a_number_is_no_zero(rng: np.random.Generator) -> None:
+    w = np.abs(_normal(rng, 70, 130)) + 1
+    model = _zeros_model(_after_relu(rng, 130, 70, w), 2)
+    x = _normal(rng, 1, 130)
+    x[0, 128] = np.nan
+    assert np.isnan(model(x)).all()
+    x[0, 128] = np.inf
+    assert np.isposinf(model(x)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_meet_every_zero(rng: np.random.Generator, bad: float) -> None:
+    w = _normal(rng, 70, 130)
+    w[5, 7] = bad
+    w[6, 9] = -bad
+    graph = _after_relu(rng, 130, 70, w)
+    assert "skinny_zeros" not in _kinds(graph)
+    y = diptych.compile(graph, threads=2)(np.full((1, 130), -1.0, np.float32))
+    assert np.isnan(y[0, 5:7]).all() and np.isfinite(np.delete(y, (5, 6))).all()
+
+
+def test_no_zeros_are_looked_for_where_none_are_likely(rng: np.random.Generator) -> None:
+    g = Builder("plain")
+    h = g.relu(g.matmul(g.input("x", TensorType((2, 100))), g.constant(_normal(rng, 100, 100))))
+    two_rows = g.matmul(h, g.constant(_normal(rng, 100, 100)))
+    assert "skinny_zeros" not in _kinds(g.finish({"y": two_rows}))
+    assert "skinny_zeros" not in _kinds(_product(rng, 1, 100, 100))
