@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "fold_lanes", "halves", "keep_lanes", "load_lanes", "pieces", "pow2_above", "pow2_below", "shuffle", "store_lanes",
-    "transpose_lanes",
+    "sum_lanes", "transpose_lanes",
 ]  # fmt: skip
 
 
@@ -180,3 +180,26 @@ def transpose_lanes(fn: Fn, rows: Sequence[Val]) -> list[Val]:
         out = new
         step *= 2
     return out
+
+
+def sum_lanes(fn: Fn, rows: Sequence[Val], add: Callable[[Val, Val], Val]) -> Val:
+    """The sums over the lanes of each of n vectors of n lanes (n a power of two), as the lanes of one vector.
+
+    Vectors are shuffled together in pairs and added, half as many each time: first inside blocks of four lanes, for
+    which every machine has single instructions, then blocks with blocks.
+    """
+    n = len(rows)
+    block = 4 if n >= 4 else 1
+    starts = range(0, n, block)
+
+    def joined(low: list[int], high: list[int]) -> list[Val]:
+        return [add(shuffle(fn, a, b, low), shuffle(fn, a, b, high)) for a, b in zip(out[::2], out[1::2], strict=True)]
+
+    out = list(rows)
+    if block == 4:
+        out = joined([i + s for s in starts for i in (0, n, 1, n + 1)], [i + s for s in starts for i in (2, n + 2, 3, n + 3)])
+        out = joined([i + s for s in starts for i in (0, 1, n, n + 1)], [i + s for s in starts for i in (2, 3, n + 2, n + 3)])
+    while len(out) > 1:
+        runs = range(0, 2 * n, block)  # runs of a, then of b; even ones are added to odd ones
+        out = joined(*([i for s in runs[odd::2] for i in range(s, s + block)] for odd in (0, 1)))
+    return out[0]

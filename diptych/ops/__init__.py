@@ -27,6 +27,7 @@ from diptych.ops.blocked import (
     BlockedConvTranspose,
     BlockedMaxPool,
     BlockedResize,
+    NarrowConv,
     PackChannels,
     UnpackChannels,
 )
@@ -111,6 +112,7 @@ from diptych.ops.transcendental import (
 from diptych.ops.update import SliceUpdateAt
 
 __all__ = [
+    "NarrowConv",
     "OPS",
     "Abs",
     "Acos",

@@ -15,7 +15,7 @@ from diptych.ops.pool import AvgPool, MaxPool
 from diptych.ops.resize import Resize
 
 __all__ = [
-    "BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedConvTranspose", "BlockedMaxPool", "BlockedResize",
+    "BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedConvTranspose", "BlockedMaxPool", "BlockedResize", "NarrowConv",
     "PackChannels", "UnpackChannels", "unpacked", "unpacked_type",
 ]  # fmt: skip
 
@@ -103,6 +103,34 @@ class BlockedConv(Contraction):
     def reference(self, x: Array, w: Array, bias: Array | None = None) -> Array:
         plain = x if self.plain_input else unpacked(x, w.shape[1] * self.groups)
         return _pack(np.asarray(self._conv().reference(plain, w, *(() if bias is None else (bias,)))))
+
+
+@op
+class NarrowConv(Contraction):
+    """Convolution to a few channels with weights w[O, C, *K]: a plain result of blocked x, or of plain x when `plain_input`."""
+
+    strides: tuple[int, ...]
+    pads: Pads
+    dilations: tuple[int, ...]
+    plain_input: bool = False
+
+    samples = (
+        S((1, 2, 6, 7, 16), (1, 20, 1, 1), (1,), strides=(1, 1), pads=((0, 0), (0, 0)), dilations=(1, 1)),
+        S((2, 2, 6, 37, 16), (3, 32, 3, 3), strides=(1, 2), pads=((1, 1), (1, 1)), dilations=(2, 1)),
+        S((1, 8, 9, 19), (2, 8, 3, 3), (2,), strides=(2, 1), pads=((1, 1), (1, 0)), dilations=(1, 1), plain_input=True),
+        S((1, 3, 70), (1, 3, 5), strides=(1,), pads=((2, 2),), dilations=(1,), plain_input=True),
+    )
+
+    def _conv(self) -> Conv:
+        return Conv(self.strides, self.pads, self.dilations, 1)
+
+    def infer(self, x: TensorType, w: TensorType, bias: TensorType | None = None) -> TensorType:
+        plain = x if self.plain_input else unpacked_type(x, w.shape[1])
+        return self._conv().infer(plain, w, *(() if bias is None else (bias,)))
+
+    def reference(self, x: Array, w: Array, bias: Array | None = None) -> Array:
+        plain = x if self.plain_input else unpacked(x, w.shape[1])
+        return np.asarray(self._conv().reference(plain, w, *(() if bias is None else (bias,))))
 
 
 @op

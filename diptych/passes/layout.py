@@ -16,6 +16,7 @@ from diptych.ops.blocked import (
     BlockedConvTranspose,
     BlockedMaxPool,
     BlockedResize,
+    NarrowConv,
     PackChannels,
     UnpackChannels,
 )
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Forms", "block_channels"]
 
 _FEW_CHANNELS = 4  # at most this many input channels: the convolution reads the plain image
+_FEW_OUTPUTS = 4  # at most this many output channels: a block of 16 would be mostly zeros
+_FEW_PIXELS = 64  # fewer are not worth a result of another layout
 
 
 @dataclass(slots=True)
@@ -119,6 +122,9 @@ class _Pass:
             if node.op.name == "conv_weight_gradient" and (dw := self.weight_gradient(node)) is not None:
                 self.env[node.outputs[0]] = Forms(plain=dw)
                 continue
+            if node.op.name == "conv" and (y := self.narrow(node)) is not None:
+                self.env[node.outputs[0]] = Forms(plain=y)
+                continue
             result = rule(self, node) if rule is not None and len(node.outputs) == 1 else None
             if result is not None:
                 self.env[node.outputs[0]] = Forms(blocked=result)
@@ -156,6 +162,21 @@ class _Pass:
         plain_input = self.reads_plain(x, groups)
         op = BlockedConv(a["strides"], a["pads"], a["dilations"], groups, plain_input)
         return g.emit(op, self.plain(x) if plain_input else self.blocked(x), w, *(self.plain(v) for v in bias))
+
+    def narrow(self, node: Node) -> Value | None:
+        """A convolution to a few channels: its result is plain, and so is the input where it is at hand."""
+        x, weight, *bias = node.inputs
+        a, out = attributes(node.op), self.graph.types[node.outputs[0]]
+        if not self.f32_images(node) or a["groups"] != 1 or out.shape[1] > _FEW_OUTPUTS or prod(out.shape[2:]) < _FEW_PIXELS:
+            return None
+        plain_input = not self.is_blocked(x)
+        one_pixel = prod(self.graph.types[weight].shape[2:]) == 1
+        if plain_input and (a["strides"][-1] != 1 or not (one_pixel or out.shape[-1] >= BLOCK)):
+            return None  # its vectors run along the pixels
+        if any(v not in self.graph.constants for v in node.inputs[1:]):
+            return None
+        op = NarrowConv(a["strides"], a["pads"], a["dilations"], plain_input)
+        return self.g.emit(op, self.plain(x) if plain_input else self.blocked(x), self.plain(weight), *(self.plain(v) for v in bias))
 
     def f32_images(self, node: Node) -> bool:
         """Whether all operands of a convolution are f32 and there are pixels."""

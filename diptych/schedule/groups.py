@@ -19,7 +19,7 @@ VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "slice"})
 # Anchors whose kernels can apply an expression to their input / to their result.
 PROLOGUE = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm"})
 EPILOGUE = frozenset(
-    {"blocked_conv", "blocked_conv_transpose", "mat_mul", "max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool", "resize", "blocked_resize", *PROLOGUE}
+    {"blocked_conv", "blocked_conv_transpose", "narrow_conv", "mat_mul", "max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool", "resize", "blocked_resize", *PROLOGUE}
 )
 _REGION = 40  # nodes in one fused region at most
 

@@ -23,6 +23,7 @@ from diptych.schedule.expand import join_depthwise, lower_expand
 from diptych.schedule.gate import join_gates
 from diptych.schedule.groups import partition
 from diptych.schedule.indexing import INDEXING, lower_indexing
+from diptych.schedule.narrow import lower_narrow_conv
 from diptych.schedule.naive import lower_plain_conv, lower_product
 from diptych.schedule.norm_sums import join_norms
 from diptych.schedule.options import conv_key, pick
@@ -231,6 +232,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     **dict.fromkeys(("lstm", "gru", "rnn"), lower_recurrent),
     "lstm_backward": lower_lstm_backward,
     "blocked_conv": _conv,
+    "narrow_conv": lower_narrow_conv,
     "blocked_conv_transpose": lower_transposed,
     "blocked_conv_weight_gradient": lower_weight_gradient,
     "pack_channels": _pack,

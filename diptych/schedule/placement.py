@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["is_depthwise", "place_values"]
 
 Pads = tuple[tuple[int, int], ...]
+# Operators on blocked tensors whose kernels read a padded input.
+_PADDING = frozenset({"blocked_conv", "blocked_conv_transpose", "blocked_conv_weight_gradient", "narrow_conv"})
 
 
 def place_values(ctx: Context, groups: list[Group]) -> None:
@@ -79,7 +81,7 @@ def _rooms(ctx: Context, groups: list[Group], made: set[int]) -> dict[int, Pads]
     room: dict[int, Pads] = {}
     for group in groups:
         node = group.anchor
-        if node is None or node.op.name not in ("blocked_conv", "blocked_conv_transpose", "blocked_conv_weight_gradient"):
+        if node is None or node.op.name not in _PADDING:
             continue
         a, v = attributes(node.op), node.inputs[0]
         if v not in made or v in ctx.results:
