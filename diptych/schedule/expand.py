@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diptych.kernels.expand import Window, make_expand, row_parts
+from diptych.kernels.expand import make_expand, row_parts
+from diptych.kernels.row_ring import Window
 from diptych.ops.base import attributes
 from diptych.ops.blocked import BLOCK
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
 
-__all__ = ["depthwise_blocks", "join_depthwise", "lower_expand"]
+__all__ = ["depthwise_blocks", "join_depthwise", "lower_expand", "packed_window", "reads_alone"]
 
 _FEWEST_COLUMNS = 5  # register tiles do not cross rows here: narrower ones leave the FMA pipelines waiting
 
@@ -60,25 +61,32 @@ def _objection(graph: Graph, before: Group, group: Group, uses: dict[int, list[N
     """Why two convolutions stay kernels of their own; empty if they become one."""
     one, two = before.anchor, group.anchor
     assert one is not None and two is not None
-    value = two.inputs[0]
     a, d = attributes(one.op), attributes(two.op)
-    shape, y = graph.types[one.inputs[1]].shape, graph.types[value].shape
-    if before.prologue or group.prologue:
-        return "it has a prologue"
-    if value in graph.outputs or [u for u in uses.get(value, []) if u is not two]:
-        return "its result is read elsewhere too"
-    if any(v not in graph.constants for n in (one, two) for v in n.inputs[1:]):
-        return "weights are not constant"
+    shape, y = graph.types[one.inputs[1]].shape, graph.types[two.inputs[0]].shape
     if a["groups"] != 1 or len(shape) != 4:
         return "only dense convolutions of images are joined"
     if set(a["dilations"]) | set(d["dilations"]) != {1}:
         return "dilated windows"
     if not a["plain_input"] and (shape[2:] != (1, 1) or any(p != (0, 0) for p in a["pads"])):
         return "a window over many channels"
-    if not _unary(graph, before, one.outputs[0]) or not _unary(graph, group, two.outputs[0]):
-        return "an epilogue reads another operand"
     if y[3] < _FEWEST_COLUMNS:
         return f"rows of {y[3]} pixels are too short for register tiles of their own"
+    return reads_alone(graph, before, group, uses)
+
+
+def reads_alone(graph: Graph, before: Group, group: Group, uses: dict[int, list[Node]]) -> str:
+    """Why what `group` makes cannot be worked out row by row as `before` makes its input; empty if it can."""
+    one, two = before.anchor, group.anchor
+    assert one is not None and two is not None
+    value = two.inputs[0]
+    if before.prologue or group.prologue:
+        return "it has a prologue"
+    if value in graph.outputs or [u for u in uses.get(value, []) if u is not two]:
+        return "its result is read elsewhere too"
+    if any(v not in graph.constants for n in (one, two) for v in n.inputs[1:]):
+        return "weights are not constant"
+    if not _unary(graph, before, one.outputs[0]) or not _unary(graph, group, two.outputs[0]):
+        return "an epilogue reads another operand"
     return ""
 
 
@@ -98,6 +106,11 @@ def depthwise_blocks(array: Array) -> Array:
     return np.moveaxis(padded.reshape(count, BLOCK, *array.shape[1:]), 1, -1)
 
 
+def packed_window(w: Array) -> Array:
+    """Weights of the first convolution w[O, C, KH, KW] -> [B, KH, C, KW, 16]."""
+    return depthwise_blocks(w.transpose(0, 2, 1, 3))
+
+
 def lower_expand(ctx: Context, group: Group) -> None:
     """The joined convolutions of a group as one kernel."""
     before, two = group.before, group.anchor
@@ -115,8 +128,7 @@ def lower_expand(ctx: Context, group: Group) -> None:
         found = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 else None
         return depthwise_blocks(np.zeros(w2.shape[0], np.float32) if found is None else found)
 
-    packed = depthwise_blocks(w1.transpose(0, 2, 1, 3))  # [B, KH, C, KW, 16]
-    weights = [ctx.weights(v) for v in (packed, bias(one), depthwise_blocks(w2[:, 0]), bias(two))]
+    weights = [ctx.weights(v) for v in (packed_window(w1), bias(one), depthwise_blocks(w2[:, 0]), bias(two))]
     first, _ = ctx.expression(before.epilogue, first=(one.outputs[0],), results=before.results)
     second, _ = ctx.expression(group.epilogue, first=(two.outputs[0],), results=group.results)
     one_window = Window(w1.shape[2:], a["strides"], a["pads"])

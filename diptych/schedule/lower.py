@@ -17,6 +17,7 @@ from diptych.schedule.attention import lower_attention
 from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv
 from diptych.schedule.conv_gradient import lower_weight_gradient
+from diptych.schedule.conv_pool import join_pools, lower_conv_pool
 from diptych.schedule.depthwise import lower_depthwise
 from diptych.schedule.detection import DETECTION, lower_detection
 from diptych.schedule.expand import join_depthwise, lower_expand
@@ -59,6 +60,7 @@ def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False,
     groups = partition(graph, fuse, lambda before, anchor: _joined(ctx, "staged", before, anchor))
     if fuse:
         groups = join_depthwise(graph, groups, lambda one, two: _joined(ctx, "expand", one.anchor, two.anchor))
+        groups = join_pools(graph, groups, lambda one, two: _pooled(ctx, one.anchor, two.anchor))
         groups = join_norms(graph, join_gates(graph, groups), strict)
     made = {v for g in groups for v in g.results}
     kept_in = updated_inputs(graph, in_place)
@@ -98,6 +100,13 @@ def _joined(ctx: Context, what: str, before: Node | None, after: Node | None) ->
     shapes = " by ".join("x".join(map(str, ctx.graph.types[v].shape)) for v in before.inputs)
     key = f"{what} {before.op.name} {shapes} into {conv_key(ctx.graph, after, (), ctx.strict)}"
     return pick(ctx, key, {"one kernel": True, "apart": False}, (*before.outputs, *after.outputs))
+
+
+def _pooled(ctx: Context, conv: Node | None, pool: Node | None) -> bool:
+    """Whether to make one kernel of a convolution and a pooling that could be one."""
+    assert conv is not None and pool is not None
+    key = f"stem {conv_key(ctx.graph, conv, (), ctx.strict)} into {pool.op}"
+    return pick(ctx, key, {"one kernel": True, "apart": False}, (*conv.outputs, *pool.outputs))
 
 
 def _rule(ctx: Context, group: Group) -> None:
@@ -186,6 +195,10 @@ def _conv(ctx: Context, group: Group) -> None:
         (lower_depthwise if is_depthwise(ctx, group) else lower_conv)(ctx, group)
 
 
+def _pool(ctx: Context, group: Group) -> None:
+    (lower_pool if group.before is None else lower_conv_pool)(ctx, group)
+
+
 def _pack(ctx: Context, group: Group) -> None:
     node = group.anchor
     assert node is not None
@@ -241,7 +254,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     **dict.fromkeys(INDEXING, lower_indexing),
     "slice_update_at": lower_update_at,
     **dict.fromkeys(("softmax", "log_softmax", "layer_norm", "rms_norm"), lower_row),
-    **dict.fromkeys(("max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool"), lower_pool),
+    **dict.fromkeys(("max_pool", "avg_pool", "lp_pool", "blocked_max_pool", "blocked_avg_pool"), _pool),
     **dict.fromkeys(("adaptive_avg_pool", "adaptive_max_pool"), lower_adaptive_pool),
     **dict.fromkeys(ALONG, lower_along),
     **dict.fromkeys(DETECTION, lower_detection),

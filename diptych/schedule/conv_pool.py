@@ -1,0 +1,94 @@
+"""The convolution of a plain image that only a max-pooling reads becomes part of it: one kernel, no image between in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diptych.kernels.conv_pool import make_conv_pool, pool_parts
+from diptych.kernels.row_ring import Window
+from diptych.ops.base import attributes
+from diptych.schedule.expand import depthwise_blocks, packed_window, reads_alone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diptych.ir import Graph, Node
+    from diptych.schedule.context import Context
+    from diptych.schedule.groups import Group
+
+__all__ = ["join_pools", "lower_conv_pool"]
+
+
+def join_pools(graph: Graph, groups: list[Group],
+               wanted: Callable[[Group, Group], bool] = lambda before, group: True) -> list[Group]:  # fmt: skip
+    """The groups with convolutions of plain images joined to the max-poolings that alone read them; refusals have reasons.
+
+    `wanted` has the last word on a pair that could be joined.
+    """
+    by_result = {
+        g.results[0]: g for g in groups
+        if g.anchor is not None and g.anchor.op.name == "blocked_conv" and attributes(g.anchor.op)["plain_input"]
+    }  # fmt: skip
+    uses = graph.uses()
+    joined: set[int] = set()
+    for group in groups:
+        node = group.anchor
+        if node is None or node.op.name != "blocked_max_pool":
+            continue
+        before = by_result.get(node.inputs[0])
+        if before is None:
+            continue
+        why = _objection(graph, before, group, uses)
+        if not why and not wanted(before, group):
+            why = "apart they were measured to be faster"
+        if why:
+            group.refused.append(f"not joined with {before.name}: {why}")
+            continue
+        group.before = before
+        joined.add(id(before))
+    return [g for g in groups if id(g) not in joined]
+
+
+def _objection(graph: Graph, before: Group, group: Group, uses: dict[int, list[Node]]) -> str:
+    """Why convolution and pooling stay kernels of their own; empty if they become one."""
+    one, two = before.anchor, group.anchor
+    assert one is not None and two is not None
+    a, d = attributes(one.op), attributes(two.op)
+    shape, y = graph.types[one.inputs[1]].shape, graph.types[two.inputs[0]].shape
+    if len(shape) != 4 or a["groups"] != 1:
+        return "only dense convolutions of images are joined"
+    if set(a["dilations"]) | set(d.get("dilations") or (1,)) != {1}:
+        return "dilated windows"
+    if any(k < s for k, s in zip(d["kernel"], d["strides"], strict=True)):
+        return "the windows leave rows or columns out"
+    out = graph.types[two.outputs[0]].shape[2:4]
+    for size, o, s, (lo, _) in zip(y[2:4], out, d["strides"], d["pads"], strict=True):
+        if (o - 1) * s - lo >= size:
+            return "a window holds nothing of the image"
+    return reads_alone(graph, before, group, uses)
+
+
+def lower_conv_pool(ctx: Context, group: Group) -> None:
+    """The joined convolution and pooling of a group as one kernel."""
+    before, two = group.before, group.anchor
+    assert before is not None and two is not None and before.anchor is not None
+    one = before.anchor
+    a, d = attributes(one.op), attributes(two.op)
+    w = ctx.constant(one.inputs[1])
+    assert w is not None
+    x, out = ctx.view(one.inputs[0]), ctx.result(group.results[0])
+    if x.strides[-1] != 1:
+        x = ctx.copy(x, "convolution input")
+    found = ctx.constant(one.inputs[2]) if len(one.inputs) > 2 else None
+    # + 0.0: the kernel wants no -0
+    bias = depthwise_blocks(np.zeros(w.shape[0], np.float32) if found is None else found + np.float32(0))
+    first, _ = ctx.expression(before.epilogue, first=(one.outputs[0],), results=before.results)
+    second, _ = ctx.expression(group.epilogue, first=(two.outputs[0],), results=group.results)
+    one_window = Window(w.shape[2:], a["strides"], a["pads"])
+    window = Window(d["kernel"], d["strides"], d["pads"])
+    n, blocks, rows, *_ = out.shape
+    parts = pool_parts(n, blocks, rows, window, ctx.threads, ctx.target)
+    args = [x, ctx.weights(packed_window(w)), ctx.weights(bias), out]
+    ctx.call(make_conv_pool([v.operand for v in args], one_window, window, w.shape[1], first, second, parts, ctx.target), args)
