@@ -3,6 +3,7 @@
 The input's share of the gates comes ready made (one matrix product over all steps). What is left is h U^T step by step.
 Units go in blocks, and the gates of a block's units lie side by side in the weights, so whoever sums a block up also
 has everything its cell update needs. Threads share the blocks and meet once a step: only h passes between them.
+With a projection they meet twice: the cells' outputs of all units come first, then h is a product of them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = ["GATES", "STEP_NS", "UNROLL", "Ahead", "RecurrentEmitter", "Recurrent
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _STATES = {"lstm": 2, "gru": 1, "rnn": 1}
 UNROLL = 4  # elements of h per turn of the innermost loop
+MOST_ROWS = 14  # of a tile
 STEP_NS = 4000.0  # a time step shorter than this is not worth a meeting of the threads
 
 
@@ -39,6 +41,7 @@ class Units:
     lanes: int
     rows: int
     sets: int  # independent partial sums, where one would leave the FMA pipelines waiting for it
+    passes: int = 1  # over h, each for some of the gates: a tile of more rows then reads the weights less often
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,10 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True)
 class RecurrentParams:
-    """Operands: shares[T, N, gates by blocks], w[blocks][H][gate][unit], (gru: b_hh by blocks), h0, (lstm: c0);
-    then the outputs y[T, N, H], h, (lstm: c). The last axis of each is dense."""
+    """Operands: shares[T, N, gates by blocks], w[blocks][pass][P][gate][unit], (gru: b_hh by blocks), (projected:
+    w_hr[blocks of P][H][unit]), h0[N, P], (lstm: c0[N, H]), (ragged: lengths[N], i64); then the outputs y[T, N, P], h,
+    (lstm: c), (projected: room for the cells' outputs [N, H]). P, the width of h, is H where nothing is projected. The
+    last axis of each is dense."""
 
     steps: int
     rows: int
@@ -63,6 +68,14 @@ class RecurrentParams:
     activation: str  # of rnn
     dtype: str
     ahead: Ahead | None = None
+    ragged: bool = False  # rows end at lengths of their own; their state stays what it was there
+    width: int = 0  # of h, where it is projected
+    projection: Units | None = None
+
+    @property
+    def depth(self) -> int:
+        """The width of h."""
+        return self.width or self.hidden
 
     @property
     def blocks(self) -> int:
@@ -72,21 +85,33 @@ class RecurrentParams:
         return f"T={self.steps} N={self.rows} H={self.hidden} {self.units}{' reverse' if self.reverse else ''}"
 
 
-def choose_units(kind: str, rows: int, dtype: str, target: Target) -> Units:
-    """The register tile: sums of `rows` x gates x block units, two values to multiply, and the weights in passing."""
+def choose_units(kind: str, rows: int, dtype: str, target: Target, split: bool = False) -> Units:
+    """The register tile: sums of `rows` x gates x block units, two values to multiply, and the weights in passing.
+
+    split: the gates may be summed up in several passes, if that makes fewer tiles of the rows.
+    """
     gates, lanes = GATES[kind], target.lanes(itemsize(dtype))
+    passes = 1
     if rows <= 1:
         vectors, tile = max(1, 64 // (lanes * itemsize(dtype))), 1
     else:
         vectors = 1 if gates > 1 else 2
-        most = 1
-        while most < 8 and _registers(most + 1, gates * vectors) <= target.registers:
-            most += 1
-        tile = -(-rows // -(-rows // most))
-    sets, sums = 1, tile * gates * vectors
+        tiles = _tiles(rows, gates * vectors, target.registers)
+        if split and gates % 2 == 0 and _tiles(rows, gates * vectors // 2, target.registers) < tiles:
+            passes, tiles = 2, _tiles(rows, gates * vectors // 2, target.registers)
+        tile = -(-rows // tiles)
+    sets, sums = 1, tile * gates * vectors // passes
     while sets < UNROLL and sums * sets < 8 and sums * sets * 2 <= target.registers - 4:
         sets *= 2
-    return Units(vectors * lanes, lanes, tile, sets)
+    return Units(vectors * lanes, lanes, tile, sets, passes)
+
+
+def _tiles(rows: int, vectors: int, registers: int) -> int:
+    """How many tiles the rows make, at this many vectors of sums for each."""
+    most = 1
+    while most < MOST_ROWS and _registers(most + 1, vectors) <= registers:
+        most += 1
+    return -(-rows // most)
 
 
 def _registers(rows: int, vectors: int) -> int:
@@ -94,14 +119,17 @@ def _registers(rows: int, vectors: int) -> int:
 
 
 def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand], units: Units, target: Target, *,
-                   reverse: bool = False, activation: str = "tanh", ahead: Ahead | None = None) -> Kernel:  # fmt: skip
+                   reverse: bool = False, activation: str = "tanh", ahead: Ahead | None = None, ragged: bool = False,
+                   projection: Units | None = None) -> Kernel:  # fmt: skip
     """The kernel of kind "lstm", "gru" or "rnn"; operands as RecurrentParams or `recurrent_ahead` has them."""
     y = outputs[0]
-    steps, rows, hidden = y.shape
-    params = RecurrentParams(steps, rows, hidden, units, reverse, activation, y.dtype, ahead)
+    steps, rows, width = y.shape
+    hidden = width if projection is None else outputs[2].shape[1]
+    params = RecurrentParams(steps, rows, hidden, units, reverse, activation, y.dtype, ahead, ragged,
+                             0 if projection is None else width, projection)  # fmt: skip
     every = [*inputs, *outputs]
     assert all(o.strides[-1] == 1 or o.shape[-1] == 1 for o in every), "the last axis of every operand must be dense"
-    weight_bytes = GATES[kind] * hidden * hidden * itemsize(y.dtype)
+    weight_bytes = (GATES[kind] * hidden * width + (0 if projection is None else hidden * width)) * itemsize(y.dtype)
     multiplied = max(rows * weight_bytes / itemsize(y.dtype) / 30, weight_bytes / (70 if weight_bytes < target.l2 else 25))
     if ahead is not None:
         multiplied *= 1.3
@@ -132,10 +160,13 @@ class RecurrentEmitter:
         self.gates = GATES[self.kind]
         self.unit = self.p.units
         self.vectors = self.unit.block // self.unit.lanes
-        self.panel = self.gates * self.unit.block  # weights of a block for one element of h
+        self.panel = self.gates * self.unit.block  # shares of a block; also its weights for one element of h, over all passes
+        self.units = self.p.hidden  # how many there are to mask by
+        self.t: ir.Value = fn.index(0)  # of the step that is being written
         states = _STATES[self.kind]
         inputs = len(kernel.operands) - kernel.outputs
-        self.first_state = inputs - states
+        self.lengths = inputs - 1  # where the params are ragged
+        self.first_state = inputs - states - self.p.ragged
         self.y, self.final = inputs, inputs + 1
         # Threads read what others wrote into y: pointers that LLVM believes to be nobody else's would let it move
         # such a read across the barrier.
@@ -152,11 +183,12 @@ class RecurrentEmitter:
     def emit(self) -> None:
         """begin is this thread's number and end that of all threads, scratch the context for the barrier."""
         fn, p, b = self.fn, self.p, self.fn.b
-        ith, nth, ctx = fn.args["begin"], fn.args["end"], fn.args["scratch"]
-        low = b.udiv(fn.imul(ith, p.blocks), nth)
-        high = b.udiv(fn.imul(fn.iadd(ith, 1), p.blocks), nth)
+        nth, ctx = fn.args["end"], fn.args["scratch"]
+        low, high = self.share(p.blocks)
+        projection = None if p.projection is None else _Projection(fn, self.kernel)
         with fn.loop(0, p.steps, name="step") as step:
             t = fn.isub(p.steps - 1, step) if p.reverse else step
+            self.t = t
             is_first = b.icmp_signed("==", step, fn.index(0))
             is_last = b.icmp_signed("==", step, fn.index(p.steps - 1))
             now, h, c = self.states(t, is_first)
@@ -166,9 +198,19 @@ class RecurrentEmitter:
             with fn.loop(low, high, name="block") as i:
                 block = b.select(odd, fn.isub(fn.isub(fn.iadd(low, high), 1), i), i)
                 self.rows(lambda row, n, block=block: self.tile(shares, block, row, n, h, c, now, is_last))
+            if projection is not None:
+                if self.kernel.work > 1:
+                    b.call(self.barrier(), [ctx, nth])
+                projection.step(t, h, now, is_last)
             if self.kernel.work > 1:
                 with fn.if_(b.not_(is_last)):
                     b.call(self.barrier(), [ctx, nth])
+
+    def share(self, blocks: int) -> tuple[ir.Value, ir.Value]:
+        """This thread's blocks, from the first to before the last."""
+        fn, b = self.fn, self.fn.b
+        ith, nth = fn.args["begin"], fn.args["end"]
+        return b.udiv(fn.imul(ith, blocks), nth), b.udiv(fn.imul(fn.iadd(ith, 1), blocks), nth)
 
     def states(self, t: ir.Value, is_first: ir.Value) -> tuple[ir.Value, State, State]:
         """Where the state of step t goes, and where those before it lie."""
@@ -213,23 +255,32 @@ class RecurrentEmitter:
         """Sums of `rows` rows by one block of units, and their cells' update."""
         fn, p = self.fn, self.p
         weights = self.weights(block)
-        acc = self.sums(rows)
         hs = [fn.at(h[0], fn.imul(fn.iadd(row, r), h[1]), p.dtype) for r in range(rows)]
-        whole = p.hidden - p.hidden % UNROLL
-        if whole:
-            with fn.loop(0, whole, UNROLL, name="k") as k:
-                self.multiply(hs, weights, k, UNROLL, acc)
-        if whole < p.hidden:
-            self.multiply(hs, weights, fn.index(whole), p.hidden - whole, acc)
+        panel = self.panel // self.unit.passes
+        acc: list[list[list[Var]]] = [[] for _ in range(rows)]
+        for i in range(self.unit.passes):
+            part = self.sums(rows)
+            self.over(hs, fn.at(weights, i * p.depth * panel, p.dtype), p.depth, part, panel)
+            for every, some in zip(acc, part, strict=True):
+                every += some
         self.finish(acc, shares, self.operand(0).strides[1], block, row, h, c, y, is_last)
 
+    def over(self, hs: list[ir.Value], weights: ir.Value, depth: int, acc: list[list[list[Var]]], panel: int) -> None:
+        """acc += h times the weights, over a whole depth."""
+        whole = depth - depth % UNROLL
+        if whole:
+            with self.fn.loop(0, whole, UNROLL, name="k") as k:
+                self.multiply(hs, weights, k, UNROLL, acc, panel)
+        if whole < depth:
+            self.multiply(hs, weights, self.fn.index(whole), depth - whole, acc, panel)
+
     def weights(self, block: ir.Value) -> ir.Value:
-        return self.fn.at(self.pointer(1), self.fn.imul(block, self.p.hidden * self.panel), self.p.dtype)
+        return self.fn.at(self.pointer(1), self.fn.imul(block, self.p.depth * self.panel), self.p.dtype)
 
     def sums(self, rows: int) -> list[list[list[Var]]]:
-        """Zeros, per row, vector of the block's gates, and set."""
+        """Zeros, per row, vector of the gates that a pass sums up, and set."""
         zero = self.math.const(0.0, self.p.dtype, self.unit.lanes).ir
-        width = self.gates * self.vectors
+        width = self.gates * self.vectors // self.unit.passes
         return [[[self.fn.var(zero.type, zero) for _ in range(self.unit.sets)] for _ in range(width)] for _ in range(rows)]
 
     def finish(self, acc: list[list[list[Var]]], shares: ir.Value, share_row: int, block: ir.Value, row: ir.Value,
@@ -247,15 +298,16 @@ class RecurrentEmitter:
                 self.cell(sums, given, block, fn.iadd(start, v * self.unit.lanes), v, n, h, c, y, is_last)
 
     def multiply(self, hs: list[ir.Value], weights: ir.Value, k: ir.Value, depth: int,
-                 acc: list[list[list[Var]]]) -> None:  # fmt: skip
-        """acc += h[k : k + depth] * weights."""
+                 acc: list[list[list[Var]]], panel: int | None = None) -> None:  # fmt: skip
+        """acc += h[k : k + depth] * weights; panel: weights for one element of h."""
         fn, dtype, lanes = self.fn, self.p.dtype, self.unit.lanes
-        w = fn.at(weights, fn.imul(k, self.panel), dtype)
+        panel = self.panel if panel is None else panel
+        w = fn.at(weights, fn.imul(k, panel), dtype)
         sums = [[[s.get() for s in vector] for vector in row] for row in acc]
         for d in range(depth):
             x = [fn.splat(fn.load(fn.at(h, fn.iadd(k, d), dtype), dtype), lanes) for h in hs]
             for j in range(len(sums[0])):
-                wv = fn.load(fn.at(w, d * self.panel + j * lanes, dtype), dtype, lanes)
+                wv = fn.load(fn.at(w, d * panel + j * lanes, dtype), dtype, lanes)
                 for r, xv in enumerate(x):
                     s = d % self.unit.sets
                     sums[r][j][s] = fn.fma(xv, wv, Val(sums[r][j][s], dtype, lanes)).ir
@@ -276,7 +328,7 @@ class RecurrentEmitter:
              h: State, c: State, y: ir.Value, is_last: ir.Value) -> None:  # fmt: skip
         """The new state of one vector of units of row `n`."""
         fn, m, kind = self.fn, self.math, self.kind
-        mask = self.mask(unit)
+        mask, live = self.mask(unit), self.live(n)
 
         def old(state: State) -> Val:
             return self.load(fn.at(state[0], fn.iadd(fn.imul(n, state[1]), unit), self.p.dtype), mask)
@@ -286,9 +338,13 @@ class RecurrentEmitter:
 
         if kind == "lstm":
             i, f, g, o = (m.add(a, b) for a, b in zip(sums, shares, strict=True))
-            cell = m.fma(m.sigmoid(f), old(c), m.mul(m.sigmoid(i), m.tanh(g)))
-            self.store(cell, new(self.final + 1), mask)
+            before = old(c)
+            cell = m.fma(m.sigmoid(f), before, m.mul(m.sigmoid(i), m.tanh(g)))
+            self.store(self.kept(live, cell, before), new(self.final + 1), mask)
             out = m.mul(m.sigmoid(o), m.tanh(cell))
+            if self.p.projection is not None:
+                self.store(out, new(self.final + 2), mask)
+                return
         elif kind == "gru":
             lanes = self.unit.lanes
             bias = [fn.iadd(fn.imul(block, self.panel), g * self.unit.block + v * lanes) for g in range(3)]
@@ -303,16 +359,29 @@ class RecurrentEmitter:
         else:
             total = m.add(sums[0], shares[0])
             out = m.tanh(total) if self.p.activation == "tanh" else m.relu(total)
+        if live is not None:
+            out = self.kept(live, out, old(h))
         self.store(out, fn.at(y, fn.iadd(fn.imul(n, self.operand(self.y).strides[1]), unit), self.p.dtype), mask)
         with fn.if_(is_last):
             self.store(out, new(self.final), mask)
 
+    def live(self, n: ir.Value) -> ir.Value | None:
+        """Whether the step lies within row n; None where all rows are of one length."""
+        if not self.p.ragged:
+            return None
+        length = self.fn.load(self.fn.at(self.pointer(self.lengths), n, "i64"), "i64")
+        return self.fn.b.icmp_signed("<", self.t, length.ir)
+
+    def kept(self, live: ir.Value | None, new: Val, old: Val) -> Val:
+        """The new state within the row, what it was past its end."""
+        return new if live is None else Val(self.fn.b.select(live, new.ir, old.ir), new.dtype, new.lanes)
+
     def mask(self, unit: ir.Value) -> ir.Value | None:
         """Which lanes of the vector that begins at `unit` are units at all; None: all."""
-        if self.p.hidden % self.unit.block == 0:
+        if self.units % self.unit.block == 0:
             return None
         b, lanes = self.fn.b, self.unit.lanes
-        left = self.fn.splat(Val(b.trunc(self.fn.isub(self.p.hidden, unit), I32), "i32"), lanes)
+        left = self.fn.splat(Val(b.trunc(self.fn.isub(self.units, unit), I32), "i32"), lanes)
         return b.icmp_signed("<", ir.Constant(register_type("i32", lanes), list(range(lanes))), left.ir)
 
     def load(self, address: ir.Value, mask: ir.Value | None) -> Val:
@@ -329,3 +398,43 @@ class RecurrentEmitter:
             return
         args = [value.ir, address, ir.Constant(I32, itemsize(value.dtype)), mask]
         self.fn.intrinsic(f"llvm.masked.store.v{value.lanes}{value.dtype}.p0", VOID, args)
+
+
+class _Projection(RecurrentEmitter):
+    """The second half of a step: h as a product of the cells' outputs."""
+
+    def __init__(self, fn: Fn, kernel: Kernel) -> None:
+        super().__init__(fn, kernel)
+        assert self.p.projection is not None
+        self.unit, self.gates, self.units = self.p.projection, 1, self.p.width
+        self.vectors = self.unit.block // self.unit.lanes
+        self.panel = self.unit.block
+        self.matrix = self.first_state - 1
+
+    def step(self, t: ir.Value, h: State, y: ir.Value, is_last: ir.Value) -> None:
+        """This thread's blocks of the new h, into y and after the last step also where the final state goes."""
+        fn, p = self.fn, self.p
+        self.t = t
+        cells = self.operand(self.final + 2)
+        low, high = self.share(-(-p.width // self.unit.block))
+
+        def tile(block: ir.Value, row: ir.Value, rows: int) -> None:
+            weights = fn.at(self.pointer(self.matrix), fn.imul(block, p.hidden * self.panel), p.dtype)
+            acc = self.sums(rows)
+            outs = [fn.at(self.pointer(self.final + 2), fn.imul(fn.iadd(row, r), cells.strides[0]), p.dtype) for r in range(rows)]
+            self.over(outs, weights, p.hidden, acc, self.panel)
+            for r in range(rows):
+                n = fn.iadd(row, r)
+                live = self.live(n)
+                for v in range(self.vectors):
+                    unit = fn.iadd(fn.imul(block, self.unit.block), v * self.unit.lanes)
+                    mask, new = self.mask(unit), self.total(acc[r][v])
+                    if live is not None:
+                        new = self.kept(live, new, self.load(fn.at(h[0], fn.iadd(fn.imul(n, h[1]), unit), p.dtype), mask))
+                    self.store(new, fn.at(y, fn.iadd(fn.imul(n, self.operand(self.y).strides[1]), unit), p.dtype), mask)
+                    with fn.if_(is_last):
+                        final = fn.iadd(fn.imul(n, self.operand(self.final).strides[0]), unit)
+                        self.store(new, fn.at(self.pointer(self.final), final, p.dtype), mask)
+
+        with fn.loop(low, high, name="block") as block:
+            self.rows(lambda row, n: tile(block, row, n))

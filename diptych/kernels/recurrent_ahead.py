@@ -71,9 +71,8 @@ class _Emitter(RecurrentEmitter):
     def emit(self) -> None:
         """begin is this thread's number and end that of all threads, scratch the context for the barrier."""
         fn, p, b = self.fn, self.p, self.fn.b
-        ith, nth, ctx = fn.args["begin"], fn.args["end"], fn.args["scratch"]
-        low = b.udiv(fn.imul(ith, p.blocks), nth)
-        high = b.udiv(fn.imul(fn.iadd(ith, 1), p.blocks), nth)
+        nth, ctx = fn.args["end"], fn.args["scratch"]
+        low, high = self.share(p.blocks)
         own = fn.isub(high, low)
         self.first_panel, self.panels = fn.imul(low, self.gates), fn.imul(own, self.gates)
         units = fn.imul(self.panels, self.parts)
@@ -90,7 +89,7 @@ class _Emitter(RecurrentEmitter):
             count = fn.imin(fn.isub(p.steps, t0), GROUP)
             with fn.loop(0, count, name="step") as step:
                 row = fn.isub(fn.isub(count, 1), step) if p.reverse else step
-                t = fn.iadd(t0, row)
+                t = self.t = fn.iadd(t0, row)
                 is_first, is_last = (b.icmp_signed("==", t, fn.index(end)) for end in (first, last))
                 now, h, c = self.states(t, is_first)
                 shares = fn.at(self.pointer(self.shares), fn.imul(fn.iadd(fn.imul(parity, GROUP), row), self.width))

@@ -57,7 +57,7 @@ class _Emitter(RecurrentEmitter):
         self.p: RecurrentParams = kernel.params
         self.gates, self.unit = 1, self.p.units
         self.vectors = self.unit.block // self.unit.lanes
-        self.panel = self.unit.block
+        self.panel, self.units = self.unit.block, self.p.hidden
         for arg in fn.function.args:  # threads read what others wrote into dgates
             arg.attributes.discard("noalias")
 
@@ -65,11 +65,7 @@ class _Emitter(RecurrentEmitter):
         """acc += the rows at these addresses times the weights of a block."""
         fn, depth = self.fn, 4 * self.p.hidden
         weights = fn.at(self.pointer(_WEIGHTS), fn.imul(block, depth * self.panel), self.p.dtype)
-        whole = depth - depth % UNROLL
-        with fn.loop(0, whole, UNROLL, name="k") as k:
-            self.multiply(rows, weights, k, UNROLL, acc)
-        if whole < depth:
-            self.multiply(rows, weights, fn.index(whole), depth - whole, acc)
+        self.over(rows, weights, depth, acc, self.panel)
 
     def at(self, j: int, *index: ir.Value | int) -> ir.Value:
         """The address of an element of operand j."""

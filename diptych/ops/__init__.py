@@ -83,7 +83,7 @@ from diptych.ops.matmul import MatMul
 from diptych.ops.norm import BatchNorm, GroupNorm, InstanceNorm, L2Normalize, LayerNorm, Lrn, RmsNorm
 from diptych.ops.pool import AvgPool, LpPool, MaxPool
 from diptych.ops.rearrange import DepthToSpace, Flip, Repeat, SpaceToDepth, Tile
-from diptych.ops.recurrent import Gru, Lstm, Rnn
+from diptych.ops.recurrent import Gru, Lstm, LstmGeneral, Rnn
 from diptych.ops.recurrent_gradient import LstmBackward
 from diptych.ops.reduction import All, Any, LogSumExp, Max, Mean, Min, NormL2, Prod, Sum, Var
 from diptych.ops.resize import Resize
@@ -212,6 +212,7 @@ __all__ = [
     "Lrn",
     "Lstm",
     "LstmBackward",
+    "LstmGeneral",
     "MatMul",
     "Max",
     "MaxPool",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from diptych.ir import Array, TensorType, Value
     from diptych.ops.build import Builder
 
-__all__ = ["Gru", "Lstm", "Rnn"]
+__all__ = ["Gru", "Lstm", "LstmGeneral", "Rnn"]
 
 
 def _check(gates: int, x: TensorType, w_ih: TensorType, w_hh: TensorType, biases: Sequence[TensorType],
-           states: Sequence[TensorType]) -> None:  # fmt: skip
+           states: Sequence[TensorType], ragged: bool = False, lengths: TensorType | None = None) -> None:  # fmt: skip
+    if (lengths is not None) != ragged:
+        raise TypeRuleError(f"the last operand must be lengths exactly where ragged is set, and it is {ragged}")
+    if lengths is not None and (lengths.shape != x.shape[1:2] or lengths.dtype != "i64"):
+        raise TypeRuleError(f"lengths {lengths} must be i64, one for each row of input {x}")
     floats(x, w_ih, w_hh, *biases, *states)
     if x.rank != 3 or x.shape[0] == 0:
         raise TypeRuleError(f"input {x} must be [T, N, I] with at least one step")
@@ -45,6 +49,18 @@ def _sigmoid(x: Array) -> Array:
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype, copy=False)
 
 
+def _live(lengths: Array | None, t: int) -> Array | bool:
+    """Which rows step t lies within, as a column."""
+    return True if lengths is None else (t < lengths)[:, None]
+
+
+def _kept(g: Builder, lengths: Value | None, t: int, new: Value, old: Value) -> Value:
+    """The new state in rows that step t lies within, else the old one."""
+    if lengths is None:
+        return new
+    return g.where(g.ew("less", g.scalar(t, "i64"), g.reshape(lengths, (lengths.shape[0], 1))), new, old)
+
+
 def _project(x: Array, w: Array, b: Array) -> Array:
     """The input's share of all gates, for all steps at once."""
     t, n, i = x.shape
@@ -58,10 +74,10 @@ def _project_values(g: Builder, x: Value, w: Value, b: Value) -> Value:
     return g.reshape(g.add(flat, b), (t, n, w.shape[0]))
 
 
-def _unroll(g: Builder, shares: Value, reverse: bool, step: Callable[[Value], Value]) -> Value:
+def _unroll(g: Builder, shares: Value, reverse: bool, step: Callable[[Value, int], Value]) -> Value:
     """Apply `step` to each time step of `shares` in order; the outputs stacked by time."""
     t, n, rows = shares.shape
-    outs = {i: step(g.reshape(g.slice_axis(shares, 0, i, i + 1), (n, rows))) for i in _steps(t, reverse)}
+    outs = {i: step(g.reshape(g.slice_axis(shares, 0, i, i + 1), (n, rows)), i) for i in _steps(t, reverse)}
     return g.stack([outs[i] for i in range(t)], 0)
 
 
@@ -110,7 +126,7 @@ class Lstm(Loops):
         """All steps unrolled, for gradients and for targets without a kernel of it."""
         h, c = h0, c0
 
-        def step(share: Value) -> Value:
+        def step(share: Value, t: int) -> Value:
             nonlocal h, c
             i, f, n, o = _split(g, g.add(share, g.matmul(h, w_hh, transpose_b=True)), 4)
             c = g.add(g.mul(g.sigmoid(f), c), g.mul(g.sigmoid(i), g.tanh(n)))
@@ -129,50 +145,128 @@ class Lstm(Loops):
 
 
 @op
-class Gru(Loops):
-    """GRU (Cho et al., 2014; reset after the product, as cuDNN): x, w_ih, w_hh, b_ih, b_hh, h0 -> y[T,N,H], h.
+class LstmGeneral(Loops):
+    """lstm with a projection (LSTMP; Sak et al., 2014), with lengths, or both.
 
-    Gates lie in the order r, z, n: n = tanh(W x + b_ih + r (U h + b_hh)), h' = (1 - z) n + z h.
+    x[T,N,I], w_ih[4H,I], w_hh[4H,P], b, (projected: w_hr[P,H]), h0[N,P], c0[N,H], (ragged: lengths[N]) -> y[T,N,P], h, c.
+    Projected, h' = w_hr (sigmoid(o) tanh(c')), otherwise P = H. Past a row's length its state stays what it was.
     """
 
     reverse: bool = False
+    projected: bool = False
+    ragged: bool = False
+
+    samples = (
+        S((3, 2, 5), (16, 5), (16, 3), (16,), (3, 4), (2, 3), (2, 4), projected=True),
+        S((4, 1, 3), (28, 3), (28, 9), (28,), (9, 7), (1, 9), (1, 7), projected=True, reverse=True),
+        S((4, 3, 5), (16, 5), (16, 4), (16,), (3, 4), (3, 4), Arg((3,), "i64", 0, 6), ragged=True),
+        S((4, 3, 5), (16, 5), (16, 4), (16,), (3, 4), (3, 4), Arg((3,), "i64", 0, 6), ragged=True, reverse=True),
+        S((4, 3, 5), (16, 5), (16, 3), (16,), (3, 4), (3, 3), (3, 4), Arg((3,), "i64", 0, 6), projected=True, ragged=True),
+    )
+
+    def _named(self, rest: tuple[Any, ...]) -> tuple[Any, Any, Any, Any]:
+        """w_hr or None, h0, c0, lengths or None."""
+        if len(rest) != 2 + self.projected + self.ragged:
+            raise TypeRuleError(f"{len(rest)} operands after the bias do not fit projected={self.projected}, ragged={self.ragged}")
+        w_hr = rest[0] if self.projected else None
+        h0, c0 = rest[self.projected : self.projected + 2]
+        return w_hr, h0, c0, rest[-1] if self.ragged else None
+
+    def infer(self, x: TensorType, w_ih: TensorType, w_hh: TensorType, b: TensorType, *rest: TensorType
+              ) -> tuple[TensorType, TensorType, TensorType]:  # fmt: skip
+        w_hr, h0, c0, lengths = self._named(rest)
+        if w_hr is None:
+            _check(4, x, w_ih, w_hh, (b,), (h0, c0), self.ragged, lengths)
+            return x.with_shape((*x.shape[:2], w_hh.shape[1])), h0, c0
+        if w_hr.rank != 2 or w_hh.rank != 2 or w_hh.shape != (4 * w_hr.shape[1], w_hr.shape[0]):
+            raise TypeRuleError(f"projection {w_hr} must be [P, H] for the recurrent weight [4H, P], which is {w_hh}")
+        width, hidden = w_hr.shape
+        _check(4, x, w_ih, w_hh.with_shape((4 * hidden, hidden)), (b,), (c0,), self.ragged, lengths)
+        floats(w_hr, h0, x)
+        if h0.shape != (x.shape[1], width):
+            raise TypeRuleError(f"state {h0} must have shape ({x.shape[1]}, {width}) for input {x} and projection {w_hr}")
+        return x.with_shape((*x.shape[:2], width)), h0, c0
+
+    def reference(self, x: Array, w_ih: Array, w_hh: Array, b: Array, *rest: Array) -> tuple[Array, Array, Array]:
+        w_hr, h0, c0, lengths = self._named(rest)
+        shares = _project(widened(x), widened(w_ih), widened(b))
+        u, h, c = widened(w_hh).T, widened(h0), widened(c0)
+        y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
+        for t in _steps(len(x), self.reverse):
+            i, f, n, o = np.split(shares[t] + h @ u, 4, 1)
+            cell = _sigmoid(f) * c + _sigmoid(i) * np.tanh(n)
+            out = _sigmoid(o) * np.tanh(cell)
+            out = out if w_hr is None else out @ widened(w_hr).T
+            y[t] = h = np.where(_live(lengths, t), out, h)
+            c = np.where(_live(lengths, t), cell, c)
+        return narrowed(y, x), narrowed(h, x), narrowed(c, x)
+
+    def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b: Value, *rest: Value
+                  ) -> tuple[Value, Value, Value]:  # fmt: skip
+        """All steps unrolled, for gradients and for targets without a kernel of it."""
+        w_hr, h, c, lengths = self._named(rest)
+
+        def step(share: Value, t: int) -> Value:
+            nonlocal h, c
+            i, f, n, o = _split(g, g.add(share, g.matmul(h, w_hh, transpose_b=True)), 4)
+            cell = g.add(g.mul(g.sigmoid(f), c), g.mul(g.sigmoid(i), g.tanh(n)))
+            out = g.mul(g.sigmoid(o), g.tanh(cell))
+            out = out if w_hr is None else g.matmul(out, w_hr, transpose_b=True)
+            h, c = _kept(g, lengths, t, out, h), _kept(g, lengths, t, cell, c)
+            return h
+
+        return _unroll(g, _project_values(g, x, w_ih, b), self.reverse, step), h, c
+
+
+@op
+class Gru(Loops):
+    """GRU (Cho et al., 2014; reset after the product, as cuDNN): x, w_ih, w_hh, b_ih, b_hh, h0 -> y[T,N,H], h.
+
+    Gates lie in the order r, z, n: n = tanh(W x + b_ih + r (U h + b_hh)), h' = (1 - z) n + z h. With `ragged`, lengths
+    [N] come last: past a row's length its state stays what it was.
+    """
+
+    reverse: bool = False
+    ragged: bool = False
 
     samples = (
         S((3, 2, 5), (12, 5), (12, 4), (12,), (12,), (2, 4)),
         S((4, 1, 3), (21, 3), (21, 7), (21,), (21,), (1, 7), reverse=True),
         S((1, 3, 4), (6, 4), (6, 2), (6,), (6,), (3, 2)),
         S((5, 2, 16), (48, 16), (48, 16), (48,), (48,), (2, 16), low=-0.5, high=0.5),
+        S((4, 3, 5), (12, 5), (12, 4), (12,), (12,), (3, 4), Arg((3,), "i64", 0, 6), ragged=True),
+        S((4, 3, 5), (12, 5), (12, 4), (12,), (12,), (3, 4), Arg((3,), "i64", 0, 6), ragged=True, reverse=True),
     )
 
     def infer(self, x: TensorType, w_ih: TensorType, w_hh: TensorType, b_ih: TensorType, b_hh: TensorType,
-              h0: TensorType) -> tuple[TensorType, TensorType]:  # fmt: skip
-        _check(3, x, w_ih, w_hh, (b_ih, b_hh), (h0,))
+              h0: TensorType, lengths: TensorType | None = None) -> tuple[TensorType, TensorType]:  # fmt: skip
+        _check(3, x, w_ih, w_hh, (b_ih, b_hh), (h0,), self.ragged, lengths)
         return x.with_shape((*x.shape[:2], w_hh.shape[1])), h0
 
-    def reference(self, x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, h0: Array
-                  ) -> tuple[Array, Array]:  # fmt: skip
+    def reference(self, x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, h0: Array,
+                  lengths: Array | None = None) -> tuple[Array, Array]:  # fmt: skip
         shares = _project(widened(x), widened(w_ih), widened(b_ih))
         u, b, h = widened(w_hh).T, widened(b_hh), widened(h0)
         y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
         for t in _steps(len(x), self.reverse):
             (xr, xz, xn), (hr, hz, hn) = np.split(shares[t], 3, 1), np.split(h @ u + b, 3, 1)
             z = _sigmoid(xz + hz)
-            h = (1 - z) * np.tanh(xn + _sigmoid(xr + hr) * hn) + z * h
-            y[t] = h
+            fresh = (1 - z) * np.tanh(xn + _sigmoid(xr + hr) * hn) + z * h
+            y[t] = h = np.where(_live(lengths, t), fresh, h)
         return narrowed(y, x), narrowed(h, x)
 
-    def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b_ih: Value, b_hh: Value, h0: Value
-                  ) -> tuple[Value, Value]:  # fmt: skip
+    def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b_ih: Value, b_hh: Value, h0: Value,
+                  lengths: Value | None = None) -> tuple[Value, Value]:  # fmt: skip
         """All steps unrolled, for gradients and for targets without a kernel of it."""
         h = h0
 
-        def step(share: Value) -> Value:
+        def step(share: Value, t: int) -> Value:
             nonlocal h
             xr, xz, xn = _split(g, share, 3)
             hr, hz, hn = _split(g, g.add(g.matmul(h, w_hh, transpose_b=True), b_hh), 3)
             z = g.sigmoid(g.add(xz, hz))
             n = g.tanh(g.add(xn, g.mul(g.sigmoid(g.add(xr, hr)), hn)))
-            h = g.add(g.mul(g.sub(1.0, z), n), g.mul(z, h))
+            h = _kept(g, lengths, t, g.add(g.mul(g.sub(1.0, z), n), g.mul(z, h)), h)
             return h
 
         return _unroll(g, _project_values(g, x, w_ih, b_ih), self.reverse, step), h
@@ -180,43 +274,51 @@ class Gru(Loops):
 
 @op
 class Rnn(Loops):
-    """Elman network: x, w_ih, w_hh, b, h0 -> y[T,N,H], h with h' = tanh (or relu) of W x + b + U h."""
+    """Elman network: x, w_ih, w_hh, b, h0 -> y[T,N,H], h with h' = tanh (or relu) of W x + b + U h.
+
+    With `ragged`, lengths [N] come last: past a row's length its state stays what it was.
+    """
 
     activation: str = "tanh"
     reverse: bool = False
+    ragged: bool = False
 
     samples = (
         S((3, 2, 5), (4, 5), (4, 4), (4,), (2, 4)),
         S((4, 1, 3), (7, 3), (7, 7), (7,), (1, 7), reverse=True),
         S((3, 2, 5), (4, 5), (4, 4), (4,), (2, 4), activation="relu", grad=False),
+        S((4, 3, 5), (4, 5), (4, 4), (4,), (3, 4), Arg((3,), "i64", 0, 6), ragged=True),
+        S((4, 3, 5), (4, 5), (4, 4), (4,), (3, 4), Arg((3,), "i64", 0, 6), ragged=True, reverse=True),
         S(Arg((2, 2, 3), "f64"), Arg((3, 3), "f64"), Arg((3, 3), "f64"), Arg((3,), "f64"), Arg((2, 3), "f64")),
     )
 
-    def infer(self, x: TensorType, w_ih: TensorType, w_hh: TensorType, b: TensorType, h0: TensorType
-              ) -> tuple[TensorType, TensorType]:  # fmt: skip
-        _check(1, x, w_ih, w_hh, (b,), (h0,))
+    def infer(self, x: TensorType, w_ih: TensorType, w_hh: TensorType, b: TensorType, h0: TensorType,
+              lengths: TensorType | None = None) -> tuple[TensorType, TensorType]:  # fmt: skip
+        _check(1, x, w_ih, w_hh, (b,), (h0,), self.ragged, lengths)
         if self.activation not in ("tanh", "relu"):
             raise TypeRuleError(f"activation={self.activation!r} is neither 'tanh' nor 'relu'")
         return x.with_shape((*x.shape[:2], w_hh.shape[1])), h0
 
-    def reference(self, x: Array, w_ih: Array, w_hh: Array, b: Array, h0: Array) -> tuple[Array, Array]:
+    def reference(self, x: Array, w_ih: Array, w_hh: Array, b: Array, h0: Array, lengths: Array | None = None
+                  ) -> tuple[Array, Array]:  # fmt: skip
         shares = _project(widened(x), widened(w_ih), widened(b))
         u, h = widened(w_hh).T, widened(h0)
         y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
         for t in _steps(len(x), self.reverse):
-            h = shares[t] + h @ u
-            h = np.tanh(h) if self.activation == "tanh" else np.maximum(h, 0)
-            y[t] = h
+            total = shares[t] + h @ u
+            fresh = np.tanh(total) if self.activation == "tanh" else np.maximum(total, 0)
+            y[t] = h = np.where(_live(lengths, t), fresh, h)
         return narrowed(y, x), narrowed(h, x)
 
-    def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b: Value, h0: Value) -> tuple[Value, Value]:
+    def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b: Value, h0: Value,
+                  lengths: Value | None = None) -> tuple[Value, Value]:  # fmt: skip
         """All steps unrolled, for gradients and for targets without a kernel of it."""
         h = h0
 
-        def step(share: Value) -> Value:
+        def step(share: Value, t: int) -> Value:
             nonlocal h
             total = g.add(share, g.matmul(h, w_hh, transpose_b=True))
-            h = g.tanh(total) if self.activation == "tanh" else g.relu(total)
+            h = _kept(g, lengths, t, g.tanh(total) if self.activation == "tanh" else g.relu(total), h)
             return h
 
         return _unroll(g, _project_values(g, x, w_ih, b), self.reverse, step), h

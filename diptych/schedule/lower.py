@@ -242,7 +242,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     "mat_mul": lower_product,
     "attention": lower_attention,
     "conv": lower_plain_conv,
-    **dict.fromkeys(("lstm", "gru", "rnn"), lower_recurrent),
+    **dict.fromkeys(("lstm", "lstm_general", "gru", "rnn"), lower_recurrent),
     "lstm_backward": lower_lstm_backward,
     "blocked_conv": _conv,
     "narrow_conv": lower_narrow_conv,

@@ -22,6 +22,7 @@ from diptych.schedule.views import View
 
 if TYPE_CHECKING:
     from diptych.ir import Array
+    from diptych.kernels.recurrent import Units
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
 
@@ -29,23 +30,26 @@ __all__ = ["lower_lstm_backward", "lower_recurrent"]
 
 
 def lower_recurrent(ctx: Context, group: Group) -> None:
-    """lstm, gru or rnn. Half precision is computed in f32."""
+    """lstm, its general form, gru or rnn. Half precision is computed in f32."""
     node = group.anchor
     assert node is not None
-    kind, at = node.op.name, attributes(node.op)
+    kind, at = node.op.name.removesuffix("_general"), attributes(node.op)
     results = [ctx.result(v) for v in node.outputs]
     if 0 in results[0].shape:
         return
     x, w_ih, w_hh, *rest = node.inputs
-    biases, states = (rest[:2], rest[2:]) if kind == "gru" else (rest[:1], rest[1:])
+    lengths = [ctx.view(rest.pop())] if at.get("ragged") else []
+    count = 2 if kind == "gru" else 1
+    biases, states = rest[:count], rest[count:]
+    matrix = states.pop(0) if at.get("projected") else None
     dtype = "f64" if results[0].dtype == "f64" else "f32"
-    units = choose_units(kind, results[0].shape[1], dtype, ctx.target)
-    arranged = _Arranged(ctx, GATES[kind], units.block, dtype)
-    steps, rows, hidden = results[0].shape
-    ahead = choose_ahead(kind, steps, rows, ctx.graph.types[x].shape[2], hidden, dtype, ctx.target)
-    w = arranged.array(w_ih)
-    if w is None:
-        ahead = None
+    steps, rows, width = results[0].shape
+    constant = ctx.constant(w_hh) is not None and ctx.graph.types[w_hh].dtype == dtype
+    units = choose_units(kind, rows, dtype, ctx.target, split=constant)
+    arranged = _Arranged(ctx, GATES[kind], units, dtype)
+    ahead, w = None, arranged.array(w_ih)
+    if matrix is None and w is not None:
+        ahead = choose_ahead(kind, steps, rows, ctx.graph.types[x].shape[2], width, dtype, ctx.target)
     weights = arranged.view(w_hh, recurrent=True)
     along = []
     if ahead is not None and w is not None:
@@ -55,20 +59,36 @@ def lower_recurrent(ctx: Context, group: Group) -> None:
     else:
         first = _shares(ctx, _cast(ctx, ctx.view(x), dtype), arranged, w_ih, biases[0])
     inputs = [first, weights, *(arranged.view(b) for b in biases[1:]), *along]
+    made_here = [] if ahead is None else [ctx.temp((2, GROUP, prod(w.shape[:3]) if w is not None else 0))]
+    projection = None
+    if matrix is not None:
+        projection = choose_units("rnn", rows, dtype, ctx.target)
+        inputs.append(_projection(ctx, matrix, projection, dtype))
+        made_here = [ctx.temp((rows, ctx.graph.types[matrix].shape[1]), dtype)]
     inputs += [_dense(ctx, _cast(ctx, ctx.view(v), dtype)) for v in states]
+    inputs += [v if v.strides == (1,) else ctx.copy(v, "recurrent lengths") for v in lengths]
     outputs = [
         out if out.dtype == dtype and (out.strides[-1] == 1 or out.shape[-1] == 1) else ctx.temp(out.shape, dtype)
         for out in results
     ]
-    made_here = [] if ahead is None else [ctx.temp((2, GROUP, prod(w.shape[:3]) if w is not None else 0))]
     kernel = make_recurrent(
         kind, [v.operand for v in inputs], [v.operand for v in (*outputs, *made_here)], units, ctx.target,
-        reverse=at["reverse"], activation=at.get("activation", "tanh"), ahead=ahead,
+        reverse=at["reverse"], activation=at.get("activation", "tanh"), ahead=ahead, ragged=bool(lengths), projection=projection,
     )  # fmt: skip
     ctx.call(kernel, [*inputs, *outputs, *made_here])
     for made, out in zip(outputs, results, strict=True):
         if made is not out:
             _write(ctx, made, out)
+
+
+def _projection(ctx: Context, matrix: int, units: Units, dtype: str) -> View:
+    """w_hr[P, H] as [blocks of P, H, unit]."""
+    array = ctx.constant(matrix)
+    if array is None or ctx.graph.types[matrix].dtype != dtype:
+        return _columns(ctx, _cast(ctx, ctx.view(matrix), dtype).transpose((1, 0)), units.block)
+    width, hidden = array.shape
+    padded = np.pad(array, ((0, -width % units.block), (0, 0)))
+    return ctx.weights(padded.reshape(-1, units.block, hidden).swapaxes(1, 2), dtype)
 
 
 def _groups(ctx: Context, x: View) -> View:
@@ -130,8 +150,8 @@ def _columns(ctx: Context, w: View, unit: int) -> View:
 class _Arranged:
     """Weights and biases by blocks of units: [gates * H, ...] -> [blocks, gates, unit, ...], zeros where H ends."""
 
-    def __init__(self, ctx: Context, gates: int, unit: int, dtype: str) -> None:
-        self.ctx, self.gates, self.unit, self.dtype = ctx, gates, unit, dtype
+    def __init__(self, ctx: Context, gates: int, units: Units, dtype: str) -> None:
+        self.ctx, self.gates, self.unit, self.passes, self.dtype = ctx, gates, units.block, units.passes, dtype
 
     def array(self, value: int) -> Array | None:
         """The arranged constant; None when the value is not one (or must be converted first)."""
@@ -145,10 +165,14 @@ class _Arranged:
         return np.moveaxis(split.reshape(self.gates, blocks, self.unit, *rest), 0, 1)
 
     def view(self, value: int, recurrent: bool = False) -> View:
-        """The arranged value in memory; `recurrent`: [blocks, H, gates, unit], as the kernel reads it."""
+        """The arranged value in memory; `recurrent`: [blocks, pass, H, gates of it, unit], as the kernel reads it."""
         array = self.array(value)
+        if array is not None and recurrent:
+            blocks, gates, unit, depth = array.shape
+            parts = array.reshape(blocks, self.passes, gates // self.passes, unit, depth)
+            return self.ctx.weights(np.moveaxis(parts, 4, 2), self.dtype)
         if array is not None:
-            return self.ctx.weights(np.moveaxis(array, 3, 1) if recurrent else array, self.dtype)
+            return self.ctx.weights(array, self.dtype)
         return self.moved(_cast(self.ctx, self.ctx.view(value), self.dtype), recurrent)
 
     def moved(self, source: View, recurrent: bool) -> View:
