@@ -138,6 +138,8 @@ def networks():
     yield "foreach", Loop(), [normal(4, 3, 2), normal(3, 2), normal(3, 2)]
     yield "cond_then", Choice(), [normal(3, 2) - 5, normal(3, 2)]
     yield "cond_else", Choice(), [normal(3, 2) + 5, normal(3, 2)]
+    yield "lstm_projected", Stateful(rnn.LSTM(5, 2, bidirectional=True, projection_size=3)), [
+        normal(6, 3, 4), normal(4, 3, 3), normal(4, 3, 5)]  # fmt: skip
 
 
 def flat(value):

@@ -20,7 +20,7 @@ _NAMED = {  # operators whose axis 0 (a batch of images, of sequences ...) is in
 }  # fmt: skip
 _ALONG_AXIS = {"softmax", "log_softmax", "cum_sum", "cum_prod", "arg_max", "arg_min", "sort", "top_k", "gather"}
 # Time-major recurrent layers: which operands and results carry the batch on axis 1 (of x, y) or axis 0 (of states).
-_RECURRENT = {"lstm": ((0, 4, 5), (1, 0, 0)), "gru": ((0, 5), (1, 0)), "rnn": ((0, 4), (1, 0))}
+_RECURRENT = {"lstm": ((0, 4, 5), (1, 0, 0)), "gru": ((0, 5, 6), (1, 0)), "rnn": ((0, 4, 5), (1, 0))}
 
 
 class _Mixed(Exception):
@@ -128,8 +128,12 @@ def _follow(graph: Graph, node: Node, axes: list[int | None], batch: int) -> lis
         return [axes[1] + a["axis"]]
     if op.name == "one_hot":
         return [x]
-    if op.name in _RECURRENT:
-        carried, lies = _RECURRENT[op.name]
+    if op.name in (*_RECURRENT, "lstm_general"):
+        if op.name == "lstm_general":
+            states = 4 + a["projected"]
+            carried, lies = (0, *range(states, len(axes))), (1, 0, 0)
+        else:
+            carried, lies = _RECURRENT[op.name]
         for i, w in enumerate(axes):
             expected = (1 if i == 0 else 0) if i in carried else None
             if w != expected and not (w is None and i in carried and _uniform(graph, node.inputs[i], expected or 0)):

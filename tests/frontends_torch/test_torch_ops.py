@@ -239,6 +239,8 @@ RECURRENT = {
     "lstm without bias": (torch.nn.LSTM(5, 7, bias=False), f32(4, 3, 5)),
     "lstm with states": (torch.nn.LSTM(5, 7), f32(4, 3, 5), (f32(1, 3, 7), f32(1, 3, 7))),
     "lstm of one sequence": (torch.nn.LSTM(5, 7), f32(4, 5)),
+    "lstm projected": (torch.nn.LSTM(5, 7, 2, bidirectional=True, proj_size=3), f32(4, 3, 5)),
+    "lstm projected without bias": (torch.nn.LSTM(5, 7, 2, bias=False, proj_size=3, batch_first=True), f32(1, 4, 5)),
     "gru": (torch.nn.GRU(5, 7, 2, bidirectional=True), f32(4, 3, 5)),
     "gru without bias": (torch.nn.GRU(5, 7, bias=False, batch_first=True), f32(3, 4, 5)),
     "rnn": (torch.nn.RNN(5, 7, 2), f32(4, 3, 5)),

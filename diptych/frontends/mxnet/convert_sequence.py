@@ -43,9 +43,12 @@ def _rnn(c: Call) -> Result:
     mode = a.text("mode", choices=tuple(_GATES))
     hidden, layers = a.integer("state_size"), a.integer("num_layers")
     directions = 2 if a.boolean("bidirectional", False) else 1
-    for what in ("projection_size", "lstm_state_clip_min", "lstm_state_clip_max"):
+    for what in ("lstm_state_clip_min", "lstm_state_clip_max"):
         if a.optional_real(what) is not None:
-            raise c.fail(f"{what} is not supported", "only plain LSTM, GRU and RNN cells are")
+            raise c.fail(f"{what} is not supported", "cells whose state is not clipped are")
+    projection = a.optional_integer("projection_size") or 0
+    if projection and mode != "lstm":
+        raise c.fail(f"projection_size with mode {mode}", "only LSTM has a projection")
     gates, lengths = _GATES[mode], None
     if a.boolean("use_sequence_length", False):
         lengths = c.indices(c.inputs[-1])
@@ -54,8 +57,10 @@ def _rnn(c: Call) -> Result:
     weights, biases = [], []
     for layer in range(layers):
         for _ in range(directions):
-            inner = width if layer == 0 else hidden * directions
-            weights.append((packed.take(gates * hidden, inner), packed.take(gates * hidden, hidden)))
+            outer = projection or hidden
+            inner = width if layer == 0 else outer * directions
+            own = [packed.take(gates * hidden, inner), packed.take(gates * hidden, outer)]
+            weights.append([*own, packed.take(projection, hidden)] if projection else own)
     for _ in weights:
         biases.append((packed.take(gates * hidden), packed.take(gates * hidden)))
     if packed.at != packed.vector.type.size:
@@ -78,12 +83,9 @@ def _rnn(c: Call) -> Result:
     return (y, *states)
 
 
-def _one(c: Call, mode: str, x: Value, w: tuple[Value, Value], b: tuple[Value, Value], index: int, reverse: bool,
+def _one(c: Call, mode: str, x: Value, w: list[Value], b: tuple[Value, Value], index: int, reverse: bool,
          lengths: Value | None) -> tuple[Value, Value, Value | None]:  # fmt: skip
     """One layer in one direction: the sequence, the last hidden state, the last cell state (LSTM)."""
-    if c.outputs > 1 and lengths is not None:
-        raise c.fail("final states together with use_sequence_length are not supported",
-                     "take the last step with SequenceLast")  # fmt: skip
 
     def state(k: int) -> Value:
         return c.reshape(cut(c, c.arg(k), 0, index, index + 1), c.arg(k).shape[1:])
@@ -94,19 +96,21 @@ def _one(c: Call, mode: str, x: Value, w: tuple[Value, Value], b: tuple[Value, V
             return c.const(arrays[0] + arrays[1], b[0].dtype)
         return c.emit("add", *b)
 
-    flip = reverse and lengths is not None
-    if flip and lengths is not None:
-        x = _reversed(c, x, lengths)
-    backward = reverse and not flip
+    # Forwards and without final states what lies past a row's end has no influence.
+    ragged = lengths is not None and (reverse or c.outputs > 1)
+    ends = [c.cast(lengths, "i64")] if ragged and lengths is not None else []
     cell: Value | None = None
-    if mode == "lstm":
-        y, h, cell = c.emit_all("lstm", x, *w, both(), state(2), state(3), reverse=backward)
+    if mode == "lstm" and not ragged and len(w) == 2:
+        y, h, cell = c.emit_all("lstm", x, *w, both(), state(2), state(3), reverse=reverse)
+    elif mode == "lstm":
+        y, h, cell = c.emit_all("lstm_general", x, *w[:2], both(), *w[2:], state(2), state(3), *ends,
+                                reverse=reverse, projected=len(w) > 2, ragged=ragged)  # fmt: skip
     elif mode == "gru":
-        y, h = c.emit_all("gru", x, *w, *b, state(2), reverse=backward)
+        y, h = c.emit_all("gru", x, *w, *b, state(2), *ends, reverse=reverse, ragged=ragged)
     else:
-        y, h = c.emit_all("rnn", x, *w, both(), state(2), activation=mode.removeprefix("rnn_"), reverse=backward)
+        activation = mode.removeprefix("rnn_")
+        y, h = c.emit_all("rnn", x, *w, both(), state(2), *ends, activation=activation, reverse=reverse, ragged=ragged)
     if lengths is not None:
-        y = _reversed(c, y, lengths) if flip else y
         y = c.emit("sequence_mask", y, lengths, value=0.0, axis=0)
     return y, h, cell
 

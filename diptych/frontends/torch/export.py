@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from diptych.errors import DiptychError, UnsupportedError
+from diptych.frontends.torch.packed import check_packed, packed_as_padded
 from diptych.frontends.torch.provenance import user_frame
 
 __all__ = ["decompose", "export", "quiet"]
@@ -58,8 +59,9 @@ def export(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: A
     flags = [(m, m.training) for m in model.modules()]
     try:
         model.eval()
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), packed_as_padded():
             program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
+        check_packed(program)
         return decompose(program)
     except DiptychError:
         raise
