@@ -253,6 +253,7 @@ RECURRENT = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("name", RECURRENT)
 def test_sequence_layers(name: str, check: Any) -> None:
     module, *inputs = RECURRENT[name]
