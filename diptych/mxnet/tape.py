@@ -255,7 +255,9 @@ def _stepwise(heads: Sequence[NDArray], entries: Sequence[Entry], head_grads: Se
 
     def add(entry: Entry, d: NDArray) -> None:
         key = (entry.node.number, entry.index)
-        arrived[key] = invoke("elemwise_add", [arrived[key], d], {}) if key in arrived else d
+        if key in arrived:  # truth values have no sum
+            d = invoke("broadcast_logical_or" if d.dtype == np.bool_ else "elemwise_add", [arrived[key], d], {})
+        arrived[key] = d
         if entry.node.number not in nodes:
             nodes[entry.node.number] = entry.node
             heapq.heappush(queue, -entry.node.number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diptych.errors import GraphError, InputError, UnsupportedError
-from diptych.ops.base import OPS
+from diptych.ops.base import OPS, Movement
 from diptych.ops.build import Builder
 from diptych.passes.decompose import decompose
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["gradient"]
 
 _FLOATS = ("f32", "f64", "f16")
-_NUMBERS = (*_FLOATS, "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64")
+_NUMBERS = (*_FLOATS, "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "bool")
 
 
 def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool = False,
@@ -30,7 +30,7 @@ def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool 
     those of `graph` as well, first. Composite operators without a gradient rule of their own get it from their
     decomposition; an operator that has none stops here with an UnsupportedError that names the layer.
     With `integers`, values of integer type carry gradients too (in their own arithmetic), as they do in MXNet; an operator
-    that gives integers and has no rule is then constant.
+    that gives integers and has no rule is then constant. Those of type bool do through operators that only move elements.
 
     >>> from diptych.ir import TensorType
     >>> g = Builder("square")
@@ -57,7 +57,9 @@ def gradient(graph: Graph, wrt: Sequence[str] | None = None, keep_outputs: bool 
     arrived: dict[int, Value] = {}
 
     def add(v: int, d: Value) -> None:
-        arrived[v] = g.add(arrived[v], d) if v in arrived else d
+        if v in arrived:
+            d = g.ew("logical_or", arrived[v], d) if d.dtype == "bool" else g.add(arrived[v], d)
+        arrived[v] = d
 
     for name, v in zip(graph.output_names, graph.outputs, strict=True):
         if graph.types[v].dtype in kinds and (heads is None or name in heads):
@@ -100,6 +102,8 @@ def _backward(g: Builder, node: Node, values: dict[int, Value], arrived: dict[in
     where = f" [layer {node.name}]" if node.name else ""
     if rule is None and all(values[v].dtype not in _FLOATS for v in node.outputs):
         return  # only reached where integers carry gradients
+    if not isinstance(node.op, Movement) and all(values[v].dtype == "bool" for v in node.outputs):
+        return  # truth values have no arithmetic
     if rule is None:
         raise UnsupportedError(
             f"{node.op.name}{where} has no gradient; take it with respect to inputs that do not pass through it"

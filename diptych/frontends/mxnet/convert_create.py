@@ -51,8 +51,10 @@ def _ones_like(c: Call) -> Result:
 
 @converts("_eye", "_npi_eye")
 def _eye(c: Call) -> Result:
-    n = c.attrs.integer("N")
-    return c.const(np.eye(n, c.attrs.integer("M", 0) or n, c.attrs.integer("k", 0)), c.dtype())
+    n, m = c.attrs.integer("N"), c.attrs.optional_integer("M", None)
+    if m is None or (not m and c.op == "_eye"):  # the classic operator has 0 for "as many as rows", NumPy's has None
+        m = n
+    return c.const(np.eye(n, m, c.attrs.integer("k", 0)), c.dtype())
 
 
 @converts("_arange", "_npi_arange")

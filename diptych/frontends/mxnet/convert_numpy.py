@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,9 +44,13 @@ def _mean(c: Call) -> Result:
     _no_initial(c)
     x, wanted = _floating(c)
     if wanted[0] in "iu":  # as in NumPy, the sum wraps around in that type
-        total = c.emit("sum", c.cast(c.x, wanted), axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False))
+        over: dict[str, Any] = {"axes": _axes(c), "keepdims": c.attrs.boolean("keepdims", False)}
+        total = c.emit("sum", c.cast(c.x, wanted), **over)
         count = c.x.type.size // max(1, total.type.size)
-        return c.cast(c.emit("div", c.cast(total, "f64"), float(max(1, count))), wanted)
+        exact = c.emit("div", c.cast(total, "f64"), float(max(1, count)))
+        # Its gradient is that of the mean of real numbers: 1 / count would be 0 among integers.
+        smooth = c.emit("mean", c.cast(c.x, "f64"), **over)
+        return c.cast(c.emit("surrogate", smooth, exact, c.full(smooth.shape, 1.0, "f64"), chain=True), wanted)
     return c.cast(c.emit("mean", x, axes=_axes(c), keepdims=c.attrs.boolean("keepdims", False)), wanted)
 
 
@@ -231,9 +235,42 @@ def _pad(c: Call) -> Result:
     if not isinstance(widths, tuple) or not all(isinstance(w, tuple) and len(w) == 2 for w in widths):
         raise FormatError(f"{c.op} (layer {c.layer}): pad_width={widths!r} is not a pair per axis")
     mode = c.attrs.text("mode", "constant")
-    if mode not in ("constant", "edge", "reflect") or c.attrs.text("reflect_type", "even") != "even":
-        raise c.fail(f"mode={mode!r} is not supported", "use constant, edge or reflect")
+    if mode not in ("constant", "edge", "reflect", "symmetric", "minimum", "maximum") or c.attrs.text("reflect_type", "even") != "even":
+        raise c.fail(f"mode={mode!r} with this reflect_type is not supported", "use constant, edge, reflect, symmetric, minimum or maximum")
+    if len(widths) != c.x.rank:
+        raise FormatError(f"{c.op} (layer {c.layer}): pad_width={widths!r} for {c.x.type}: one pair per axis is expected")
+    if mode in ("minimum", "maximum"):
+        return _pad_with_extrema(c, widths, "min" if mode == "minimum" else "max")
+    if mode == "symmetric" or (mode == "reflect" and any(max(w) >= d for w, d in zip(widths, c.x.shape))):
+        return _pad_with_mirrors(c, widths, mode)
     return c.emit("pad", c.x, pads=widths, mode=mode, value=c.attrs.real("constant_value", 0.0))
+
+
+def _pad_with_mirrors(c: Call, widths: Any, mode: Any) -> Value:
+    """Reflections, again and again where they are wider than the array: NumPy's own say which element comes where."""
+    x = c.x
+    for axis, (w, extent) in enumerate(zip(widths, x.shape)):
+        if max(w):
+            places = np.pad(np.arange(extent), w, mode=mode)
+            x = c.emit("take", x, c.const(places, "i64"), axis=axis, mode="clip")
+    return x
+
+
+def _pad_with_extrema(c: Call, widths: Any, which: str) -> Value:
+    """The least or greatest element along an axis at both of its ends, axis after axis."""
+    x = c.x
+    for axis, (low, high) in enumerate(widths):
+        edge = c.emit(which, x, axes=(axis,), keepdims=True)
+        ends = [c.g.broadcast_to(edge, (*x.shape[:axis], n, *x.shape[axis + 1 :])) if n else None for n in (low, high)]
+        x = c.g.concat([p for p in (ends[0], x, ends[1]) if p is not None], axis) if low or high else x
+    return x
+
+
+@converts("_npi_diag_indices_from")
+def _diag_indices_from(c: Call) -> Result:
+    if c.x.rank < 2 or len(set(c.x.shape)) != 1:
+        raise FormatError(f"{c.op} (layer {c.layer}): {c.x.type} has no diagonal; two axes or more of equal extents are needed")
+    return c.const(np.stack(np.diag_indices(c.x.shape[0], c.x.rank)), "i64")
 
 
 # -- products -----------------------------------------------------------------------------------------------------

@@ -451,5 +451,9 @@ def _np_diagonal(c: Call) -> Result:
 
 @converts("_np_trace")
 def _np_trace(c: Call) -> Result:
-    y = diagonal_of(c, c.attrs.integer("offset", 0), c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1))
+    k, a, b = c.attrs.integer("offset", 0), c.attrs.integer("axis1", 0), c.attrs.integer("axis2", 1)
+    rows, columns = c.x.shape[c.axis(a)], c.x.shape[c.axis(b)]
+    if c.axis(a) != c.axis(b) and (k >= columns or -k >= rows or not c.x.type.size):  # the sum of nothing
+        return c.full([d for i, d in enumerate(c.x.shape) if i not in (c.axis(a), c.axis(b))], 0.0, c.x.dtype)
+    y = diagonal_of(c, k, a, b)
     return c.emit("sum", y, axes=(y.rank - 1,), keepdims=False)

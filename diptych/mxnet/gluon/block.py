@@ -16,6 +16,7 @@ from diptych.mxnet.gluon.parameter_dict import ParameterDict, _brief
 from diptych.mxnet.gluon.scope import BlockScope, flatten, regroup
 from diptych.mxnet.gluon.utils import HookHandle, indent
 from diptych.mxnet.ndarray.ndarray import NDArray
+from diptych.mxnet.util import is_np_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -319,6 +320,8 @@ class Block:
         out = self.forward(*args)
         for hook in self._forward_hooks.values():
             hook(self, args, out)
+        if is_np_array():
+            check_numpy_like(out)
         return out
 
     def forward(self, *args: Any) -> Any:
@@ -330,6 +333,20 @@ class Block:
         from diptych.mxnet.gluon.summary import summarize
 
         summarize(self, inputs)
+
+
+def check_numpy_like(out: Any) -> None:
+    """Refuse arrays and symbols of the classic interface among the outputs of a block that runs in NumPy-like mode."""
+    from diptych.mxnet.numpy.multiarray import ndarray
+    from diptych.mxnet.symbol.np_symbol import NumpySymbol
+    from diptych.mxnet.symbol.symbol import Symbol
+
+    if isinstance(out, (list, tuple)):
+        for x in out:
+            check_numpy_like(x)
+    elif isinstance(out, (NDArray, Symbol)) and not isinstance(out, (ndarray, NumpySymbol)):
+        raise TypeError("Block's output ndarrays/symbols must be of type `mxnet.numpy.ndarray` or `mxnet.symbol.numpy._Symbol` in "
+                        f"NumPy-like mode, while got output type {type(out).__name__}; call its as_np_ndarray()")  # fmt: skip
 
 
 def _full(loaded: dict[str, Any], block: Block) -> bool:

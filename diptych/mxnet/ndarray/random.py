@@ -50,11 +50,9 @@ def normal(loc: Any = 0, scale: Any = 1, shape: Any = Null, dtype: Any = Null, c
 
 
 def randn(*shape: int, **kwargs: Any) -> Any:
-    """Normal, with the shape as positional arguments."""
+    """Normal, with the shape as positional arguments; `loc` and `scale` are numbers, or both arrays."""
     loc, scale = kwargs.pop("loc", 0), kwargs.pop("scale", 1)
     dtype, ctx, out = kwargs.pop("dtype", Null), kwargs.pop("ctx", None), kwargs.pop("out", None)
-    if not isinstance(loc, (int, float)) or not isinstance(scale, (int, float)):
-        raise AssertionError("randn takes numbers for loc and scale")
     return _draw("normal", {"loc": loc, "scale": scale}, shape or Null, dtype, ctx, out)
 
 

@@ -27,12 +27,9 @@ class Taped:
         _grad: NDArray | None
 
     def attach_grad(self: Any, grad_req: str = "write", stype: str | None = None) -> None:
-        """Ask for the gradient of this array: `backward` puts it into `grad` ("write"), or adds it there ("add")."""
+        """Ask for the gradient of this array: `backward` puts it into `grad` ("write"), adds it there ("add"), or leaves that alone ("null")."""
         if grad_req not in ("write", "add", "null"):
             raise MXNetError(f"grad_req={grad_req!r}; use write, add or null")
-        if grad_req == "null":
-            self._mark(None, grad_req)
-            return
         grad = wrap(np.zeros(self.shape, self.dtype))
         if stype is None:
             stype = self.stype

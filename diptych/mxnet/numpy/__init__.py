@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as _numpy
 
-from diptych.mxnet.numpy import linalg, random
+from diptych.mxnet.numpy import _internal, linalg, random
 from diptych.mxnet.numpy.call import fallback
 from diptych.mxnet.numpy.functions import *  # noqa: F403
 from diptych.mxnet.numpy.moving import *  # noqa: F403
@@ -19,7 +19,7 @@ int8, uint8, int32, int64, bool_ = _numpy.int8, _numpy.uint8, _numpy.int32, _num
 bool = _numpy.bool_
 _NP = type("_np", (), {})
 
-__all__ = ["linalg", "ndarray", "random"]
+__all__ = ["_internal", "linalg", "ndarray", "random"]
 
 
 def __getattr__(name: str) -> Any:

@@ -174,7 +174,7 @@ def full_like(a: Any, fill_value: Any, dtype: Any = None, **kwargs: Any) -> Any:
 # -- reductions ---------------------------------------------------------------------------------------------------------
 def _reduction(name: str, op: str, to_float: bool = False) -> Any:
     def call(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False, **kwargs: Any) -> Any:
-        if axis == ():
+        if axis == () and name not in ("std", "var"):
             return a if dtype is None else a.astype(dtype)
         if name in ("max", "min"):
             return operator(op, a, out=out, axis=axis, keepdims=keepdims)

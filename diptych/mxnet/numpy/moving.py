@@ -75,8 +75,9 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Any:
     """The array without some places along an axis."""
     if isinstance(obj, NDArray):
         obj = obj._data
-    if isinstance(obj, np.ndarray) and obj.dtype.kind == "f":
-        obj = obj.astype(np.int64)
+    if isinstance(obj, (np.ndarray, list, tuple)) and np.ndim(obj):  # as in MXNet, places outside of the array are passed over
+        obj = np.asarray(obj).astype(np.int64)
+        obj = obj[(obj >= 0) & (obj < (arr.size if axis is None else arr.shape[axis]))]
     return taken(arr, np.delete(_places(arr), obj, axis))
 
 

@@ -10,7 +10,6 @@ from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.numpy import functions
 from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator, without_gradient
-from diptych.mxnet.numpy.moving import diagonal
 from diptych.mxnet.tape import state
 
 __all__ = [
@@ -21,8 +20,7 @@ __all__ = [
 
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, out: Any = None) -> Any:
     """The sum along diagonals."""
-    found = operator("_np_sum", diagonal(a, offset, axis1, axis2), axis=-1)
-    return _into(out, found)
+    return operator("_np_trace", a, out=out, offset=offset, axis1=axis1, axis2=axis2)
 
 
 def _into(out: Any, found: Any) -> Any:

@@ -61,6 +61,37 @@ def index_copy_gradient(a: Attributes, xs: Sequence[Array], ys: Sequence[Array],
     return [old, None, ds[0][rows]]
 
 
+def _masked(a: Attributes, mask: Array) -> tuple[Any, ...]:
+    """The index of the places that a mask over axes from `start_axis` on chooses."""
+    return (*(slice(None),) * a.integer("start_axis", 0), mask != 0)
+
+
+@host("_npi_boolean_mask_assign_scalar", shape=lambda a, *shapes: [shapes[0]])
+def boolean_mask_assign_scalar(a: Attributes, x: Array, mask: Array) -> Array:
+    out = x.copy()
+    out[_masked(a, mask)] = a.real("value")
+    return out
+
+
+@host("_npi_boolean_mask_assign_tensor", shape=lambda a, *shapes: [shapes[0]])
+def boolean_mask_assign_tensor(a: Attributes, x: Array, mask: Array, value: Array) -> Array:
+    out = x.copy()
+    out[_masked(a, mask)] = value
+    return out
+
+
+@host_gradient("_npi_boolean_mask_assign_scalar", "_npi_boolean_mask_assign_tensor")
+def boolean_mask_assign_gradient(a: Attributes, xs: Sequence[Array], ys: Sequence[Array], ds: Sequence[Array]) -> list[Array | None]:
+    places = _masked(a, xs[1])
+    kept = ds[0].copy()
+    kept[places] = 0
+    if len(xs) < 3:
+        return [kept, None]
+    put, shape = ds[0][places], xs[2].shape
+    put = put.sum(tuple(range(put.ndim - len(shape))))
+    return [kept, None, put.sum(tuple(i for i, d in enumerate(shape) if d == 1 != put.shape[i]), keepdims=True)]
+
+
 @host("_scatter_set_nd", shape=lambda a, *shapes: [shapes[0]])
 def scatter_set_nd(a: Attributes, lhs: Array, rhs: Array, indices: Array) -> Array:
     out = lhs.copy()

@@ -162,7 +162,7 @@ def einsum_gradient(a: Attributes, xs: Sequence[Array], ys: Sequence[Array], ds:
         known = set(result).union(*(o for o, _ in others)) if others else set(result)
         inner = "".join(ch for ch in letters if ch in known)
         d = np.einsum(",".join([result, *(o for o, _ in others)]) + "->" + inner, ds[0], *(o for _, o in others))
-        d = d.reshape([size[ch] if ch in known and size[ch] == d.shape[inner.index(ch)] else 1 for ch in letters]) if letters else d
+        d = d.reshape([d.shape[inner.index(ch)] if ch in known else 1 for ch in letters]) if letters else d
         full = np.zeros([size[ch] for ch in t], x.dtype)
         if len(letters) == len(t):
             full += d

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "converter_of", "has_graph", "host_of", "prepare", "run_host"]
 
 FLOATS = ("f32", "f64", "f16")
-NUMBERS = (*FLOATS, "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64")
+NUMBERS = (*FLOATS, "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "bool")
 
 
 class Prepared:

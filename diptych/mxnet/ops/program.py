@@ -23,8 +23,10 @@ __all__ = ["Program"]
 
 HOT_SECONDS = float(os.environ.get("DIPTYCH_HOT_SECONDS", "0.5"))  # time spent in NumPy before compiling pays
 # Networks (hybridized blocks, executors, recorded steps) come again: the third call at the latest is native, and the
-# first one where NumPy would take longer than compiling.
-_CALLS, _MULTIPLICATIONS = 2, 2e8
+# first one where NumPy would take longer than compiling. NumPy's products of matrices are BLAS, some hundred times as
+# fast as the reference of a convolution: a network of products seen once or twice (an unrolled recurrent one, whose
+# many operators take long to compile) is worth it later than its multiplications alone would say.
+_CALLS, _MULTIPLICATIONS, _BLAS = 2, 2e8, 100.0
 
 
 class Program:
@@ -135,12 +137,14 @@ class Program:
 
 
 def _multiplications(graph: Graph) -> float:
-    """Of the products and convolutions in a graph, roughly."""
+    """Of the convolutions and products in a graph, roughly, weighted by how slow NumPy is at them."""
     total = 0.0
     for node in graph.nodes:
-        shapes = [graph.types[v].shape for v in (*node.inputs, *node.outputs)]
+        types = [graph.types[v] for v in (*node.inputs, *node.outputs)]
+        shapes = [t.shape for t in types]
         if node.op.name == "mat_mul":
-            total += prod(shapes[-1]) * shapes[0][-1]
+            inner = shapes[0][-2] if getattr(node.op, "transpose_a", False) else shapes[0][-1]
+            total += prod(shapes[-1]) * inner / (_BLAS if types[0].dtype[0] == "f" else 1.0)
         elif node.op.name in ("conv", "conv_transpose"):
             total += prod(shapes[-1] if node.op.name == "conv" else shapes[0]) * prod(shapes[1][1:])
     return total

@@ -48,8 +48,8 @@ def _count(name: str, args: Sequence[Any], kwargs: dict[str, Any], operands: int
     if name == "unravel_index":
         shape = args[1] if len(args) > 1 else kwargs["shape"]
         return 1 if isinstance(shape, int) else len(shape)
-    if name in ("diag_indices_from", "nonzero"):
-        raise MXNetError(f"np.{name} of a symbol is not there: how many results it has depends on the rank of the array")
+    if name == "nonzero":
+        raise MXNetError("np.nonzero of a symbol is not there: how many results it has depends on the rank of the array")
     return None
 
 

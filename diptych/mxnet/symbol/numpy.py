@@ -10,7 +10,7 @@ from diptych.mxnet.ops.registry import spell
 from diptych.mxnet.symbol.np_deferred import deferred
 from diptych.mxnet.symbol.np_symbol import NumpySymbol, apply
 
-__all__ = ["arange", "eye", "identity", "linalg", "ones", "random", "zeros"]
+__all__ = ["arange", "diag_indices_from", "eye", "identity", "linalg", "ones", "random", "zeros"]
 
 _Symbol = NumpySymbol
 
@@ -52,12 +52,17 @@ def identity(n: int, dtype: Any = None, ctx: Any = None) -> Any:
     return _make("_npi_identity", dtype, ctx, shape=(n, n))
 
 
+def diag_indices_from(arr: Any) -> Any:
+    """The indices of the diagonal as one array with a row per axis: how many there are shows only when shapes are known."""
+    return apply("_npi_diag_indices_from", (arr,), {})
+
+
 # Functions that are operators, or made of such, whatever the shapes: they become part of one compiled graph.
 _DIRECT = frozenset({
     "add", "subtract", "multiply", "divide", "true_divide", "mod", "power", "maximum", "minimum", "equal", "not_equal", "greater",
     "greater_equal", "less", "less_equal", "negative", "absolute", "abs", "sign", "square", "exp", "expm1", "log", "log10",
     "log2", "log1p", "sqrt", "cbrt", "sin", "cos", "tanh", "floor", "ceil", "trunc", "rint", "sum", "mean", "max", "min",
-    "transpose", "swapaxes", "expand_dims", "squeeze", "concatenate", "concat", "stack", "dot", "reshape",
+    "transpose", "swapaxes", "expand_dims", "squeeze", "trace", "concatenate", "concat", "stack", "dot", "reshape",
 })  # fmt: skip
 
 
