@@ -131,12 +131,15 @@ def _pooling(c: Call) -> Result:
     n = x.rank - 2
     kind = c.attrs.text("pool_type", "max")
     whole = c.attrs.boolean("global_pool", False)
+    convention = c.attrs.text("pooling_convention", "valid")
     kernel = x.shape[2:] if whole else spatial(c, "kernel", n, 1)
     strides = (1,) * n if whole else spatial(c, "stride", n, 1)
-    pads = both((0,) * n if whole else spatial(c, "pad", n, 0))
-    convention = c.attrs.text("pooling_convention", "valid")
-    if convention not in ("valid", "full"):
-        raise c.fail(f"pooling_convention={convention!r} does not work in MXNet itself", "use 'valid' or 'full'")
+    pads = both((0,) * n if whole or convention == "same" else spatial(c, "pad", n, 0))
+    inside = False
+    if convention == "same" and not whole:
+        pads, inside = _same(c, x, kernel, strides), True
+    elif convention not in ("valid", "full", "same"):
+        raise c.fail(f"pooling_convention={convention!r} is unknown", "use 'valid', 'full' or 'same'")
     where: Windows = {"kernel": kernel, "strides": strides, "pads": pads,
                       "rounding": "ceil_mxnet" if convention == "full" and not whole else "floor"}  # fmt: skip
     axes = tuple(range(2, x.rank))
@@ -145,7 +148,7 @@ def _pooling(c: Call) -> Result:
     elif kind == "max":
         y = c.emit("max_pool", x, **where)
     elif kind == "avg":
-        y = c.emit("avg_pool", x, **where, count_include_pad=c.attrs.boolean("count_include_pad", True))
+        y = c.emit("avg_pool", x, **where, count_include_pad=not inside and c.attrs.boolean("count_include_pad", True))
     elif kind == "lp":
         y = _lp_pool(c, x, where)
     elif kind == "sum":
@@ -153,6 +156,15 @@ def _pooling(c: Call) -> Result:
     else:
         raise c.fail(f"pool_type={kind!r} is unknown", "use max, avg, sum or lp")
     return to_last(c, y) if last else y
+
+
+def _same(c: Call, x: Value, kernel: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """As many windows as steps fit into the axis; the last ones see less. MXNet has this for one axis only, and asks for pad=(0, 0, 0)."""
+    if x.rank != 3:
+        raise c.fail(f"pooling_convention='same' with {x.rank - 2} spatial axes, MXNet has it for one", "pad, then use 'valid'")
+    if any(c.attrs.shape("pad", ())):
+        raise c.fail("pooling_convention='same' takes no pad", "leave it out")
+    return tuple((0, max(0, (-(-d // s) - 1) * s + k - d)) for d, k, s in zip(x.shape[2:], kernel, strides))
 
 
 def _sum_pool(c: Call, x: Value, where: Windows) -> Value:

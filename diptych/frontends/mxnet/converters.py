@@ -12,6 +12,7 @@ from diptych.frontends.mxnet import (  # noqa: F401
     convert_nn,
     convert_norm,
     convert_numpy,
+    convert_proposal,
     convert_reduce,
     convert_sequence,
     convert_shape,
