@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["All", "Any", "LogSumExp", "Max", "Mean", "Min", "NormL2", "Prod", "Sum", "Var"]
 
 Axes = tuple[int, ...]
+_MANY = 512  # rows above which a sum of float32 over them is carried in float64
 
 
 def reduced(shape: tuple[int, ...], axes: Axes, keepdims: bool) -> tuple[int, ...]:
@@ -89,7 +90,10 @@ class Sum(_Fold):
 
     def reference(self, x: Array) -> Array:
         wide = widened(x)
-        return np.asarray(np.sum(wide, self.axes, wide.dtype, keepdims=self.keepdims).astype(x.dtype))
+        # NumPy adds pairwise along the last axis only; along others one after another, which many rows make inexact.
+        rows = prod(x.shape[a] for a in normalize_axes(self.axes, x.ndim) if a != x.ndim - 1)
+        kind = np.dtype(np.float64) if rows > _MANY and wide.dtype == np.float32 else wide.dtype
+        return np.asarray(np.sum(wide, self.axes, kind, keepdims=self.keepdims).astype(x.dtype))
 
     def identity(self, dtype: str) -> float | int:
         return 0

@@ -28,6 +28,24 @@ def _order(x: Array, axis: int, descending: bool) -> Array:
     return order.astype(np.int64, copy=False)
 
 
+def _first(x: Array, k: int, axis: int, descending: bool) -> Array:
+    """The first k of `_order`. Of long rows only what is not past the k-th value is sorted."""
+    n = x.shape[axis]
+    if n < 4096 or not 0 < k * 8 <= n:
+        return np.take(_order(x, axis, descending), range(k), axis)
+    rows = np.moveaxis(x, axis, -1)
+    out = np.empty((*rows.shape[:-1], k), np.int64)
+    for at in np.ndindex(*rows.shape[:-1]):
+        row = rows[at]
+        bound = np.partition(row, n - k)[n - k] if descending else np.partition(row, k - 1)[k - 1]
+        if descending:  # NaN is not less than a number; where the bound is NaN itself, only NaN is chosen
+            near = np.nonzero(np.isnan(row) if np.isnan(bound) else ~(row < bound))[0]
+        else:  # NaN is not greater either, but sorts last; where the bound is NaN, all others come before
+            near = np.nonzero(~(row > bound))[0]
+        out[at] = near[_order(row[near], 0, descending)[:k]]
+    return np.moveaxis(out, -1, axis)
+
+
 def _check(x: TensorType, axis: int) -> int:
     if x.dtype == "bf16":
         raise TypeRuleError(f"{x} cannot be sorted in bf16; cast it to f32 first")
@@ -92,7 +110,7 @@ class TopK(Loops):
         return out, out.with_dtype("i64")
 
     def reference(self, x: Array) -> tuple[Array, Array]:
-        order = np.take(_order(x, self.axis, self.largest), range(self.k), self.axis)
+        order = _first(x, self.k, self.axis, self.largest)
         return np.take_along_axis(x, order, self.axis), order
 
     def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value | None, ...]
@@ -100,7 +118,5 @@ class TopK(Loops):
         if dys[0] is None:
             return (None,)
         x, axis = xs[0], normalize_axis(self.axis, xs[0].rank)
-        # as for Sort: the elements that were not chosen have gradient zero
-        whole = g.pad(dys[0], [(0, x.shape[i] - self.k if i == axis else 0) for i in range(x.rank)])
-        full = Sort(self.axis, self.largest)
-        return full.gradient(g, (x,), g.emit_all(full, x), (whole, None))
+        zeros = g.broadcast_to(g.scalar(0, x.dtype), x.shape)  # the gradient of what was not chosen
+        return (g.emit(OPS["scatter_add"](axis=axis), zeros, ys[1], dys[0]) if self.k else zeros,)

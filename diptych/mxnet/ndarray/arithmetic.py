@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.mxnet.imperative import invoke
+from diptych.mxnet.tape import state
 
 if TYPE_CHECKING:
     from diptych.mxnet.ndarray.ndarray import NDArray
@@ -59,7 +60,17 @@ def _text(number: Any) -> str:
 
 
 def binary(name: str, a: Any, b: Any, out: Any = None) -> Any:
-    """Apply a binary operator to arrays and numbers, in any combination."""
+    """Apply a binary operator to arrays and numbers, in any combination.
+
+    As in MXNet, classic arrays give a classic one also while `mx.np.ndarray`s are made.
+    """
+    found = _binary(name, a, b, out)
+    if state.np_array and out is None and isinstance(found, Arithmetic) and not any(getattr(x, "numpy_like", False) for x in (a, b)):
+        return found.as_nd_ndarray()  # type: ignore[attr-defined]
+    return found
+
+
+def _binary(name: str, a: Any, b: Any, out: Any) -> Any:
     both, right, left = _TABLE[name]
     if isinstance(a, Arithmetic):
         if isinstance(b, Arithmetic):
@@ -82,6 +93,7 @@ class Arithmetic:
     """The operator methods."""
 
     __slots__ = ()
+    numpy_like = False  # whether the array is one of the NumPy-like interface
 
     def __add__(self, other: Any) -> NDArray:
         return binary("add", self, other)  # type: ignore[no-any-return]

@@ -86,6 +86,7 @@ class ndarray(NDArray):
     """
 
     __slots__ = ()
+    numpy_like = True
 
     def _store(self, value: NDArray) -> None:
         from diptych.mxnet.imperative import deliver

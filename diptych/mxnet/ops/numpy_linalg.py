@@ -154,7 +154,7 @@ def einsum_gradient(a: Attributes, xs: Sequence[Array], ys: Sequence[Array], ds:
     size: dict[str, int] = {}
     for t, x in zip(terms, xs):
         for ch, d in zip(t, x.shape):
-            size[ch] = max(size.get(ch, 1), d)
+            size[ch] = d if size.get(ch, 1) == 1 else size[ch]  # an extent of 1 is spread, also over nothing
     out = []
     for k, (t, x) in enumerate(zip(terms, xs)):
         letters = "".join(dict.fromkeys(t))

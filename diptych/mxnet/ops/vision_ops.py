@@ -77,6 +77,39 @@ def _weights(at: Array, extent: int) -> Array:
     return found
 
 
+@host("_contrib_RROIAlign", shape=lambda a, x, rois: [(rois[0], x[1], *a.shape("pooled_size"))])
+def rroi_align(a: Attributes, x: Array, rois: Array) -> Array:
+    """Rotated regions rois[R, 6] = (image, center x, center y, width, height, degrees), averaged over bilinear samples per cell."""
+    h, w = a.shape("pooled_size")
+    scale, ratio = rois.dtype.type(a.real("spatial_scale")), a.integer("sampling_ratio", -1)
+    out = np.zeros((len(rois), x.shape[1], h, w), x.dtype)
+    for r, (image, *place, angle) in enumerate(rois):
+        center_x, center_y, wide, high = (v * scale for v in place)
+        wide, high = max(wide, 1), max(high, 1)
+        ny, nx = (ratio if ratio > 0 else int(np.ceil(e / m)) for e, m in ((high, h), (wide, w)))
+        down = ((np.arange(h * ny) + 0.5) * (high / (h * ny)) - high / 2)[:, None].astype(x.dtype)
+        right = ((np.arange(w * nx) + 0.5) * (wide / (w * nx)) - wide / 2)[None, :].astype(x.dtype)
+        turn = angle * np.pi / 180
+        cos, sin = x.dtype.type(np.cos(turn)), x.dtype.type(np.sin(turn))
+        values = _bilinear(x[int(image)], down * cos - right * sin + center_y, right * cos + down * sin + center_x)
+        out[r] = values.reshape(-1, h, ny, w, nx).mean((2, 4))
+    return out
+
+
+def _bilinear(image: Array, y: Array, x: Array) -> Array:
+    """image[C, H, W] at positions [P, Q]: those up to a pixel outside are moved to the border, further ones count as zero."""
+    height, width = image.shape[1:]
+    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
+    y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
+    top, left = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    below, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+    v, u = y - top, x - left
+    upper = image[:, top, left] * (1 - u) + image[:, top, right] * u
+    lower = image[:, below, left] * (1 - u) + image[:, below, right] * u
+    found: Array = np.where(inside, upper * (1 - v) + lower * v, 0).astype(image.dtype)
+    return found
+
+
 def _cells(low: float, high: float, count: int, extent: int) -> list[tuple[int, int]]:
     size = max(high - low, 0.1) / count
     edges = [(int(np.floor(i * size + low)), int(np.ceil((i + 1) * size + low))) for i in range(count)]

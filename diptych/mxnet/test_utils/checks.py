@@ -182,20 +182,23 @@ def check_consistency(sym: Any, ctx_list: Any, scale: float = 1.0, grad_req: Any
     """Assert that one symbol (or several) gives the same outputs and gradients in all of the contexts and types listed."""
     syms = list(sym) if isinstance(sym, list) else [sym] * len(ctx_list)
     executors = [s.simple_bind(grad_req=grad_req, **c) for s, c in zip(syms, ctx_list)]
-    if arg_params is None:
-        arg_params = {}
-        for n, a in executors[0].arg_dict.items():
+    arg_params = dict(arg_params or {})
+    for n, a in sorted(executors[0].arg_dict.items()):  # what is not given is drawn, in the order of the names
+        if n not in arg_params:
             draw = rnd.uniform(-0.92 * scale, 0.92 * scale, a.shape) if use_uniform else rnd.normal(size=a.shape, scale=scale)
             arg_params[n] = draw.astype(rand_type)
-    outputs = []
+    outputs, heads = [], []
     for e in executors:
         for n, a in e.arg_dict.items():
             a[:] = _plain(arg_params[n])
         for n, a in e.aux_dict.items():
             a[:] = 0 if not aux_params else _plain(aux_params[n])
         e.forward(is_train=grad_req != "null")
+        if not heads:  # all get the same gradients, numbers that every one of the types can hold
+            narrow = [min((np.dtype(x.outputs[i].dtype) for x in executors), key=lambda d: d.itemsize) for i in range(len(e.outputs))]
+            heads = [o.asnumpy().astype(d) for o, d in zip(e.outputs, narrow)]
         if grad_req != "null":
-            e.backward([o.astype(o.dtype) for o in e.outputs])
+            e.backward([mx.nd.array(h, dtype=o.dtype) for h, o in zip(heads, e.outputs)])
         outputs.append({**e.output_dict, **{f"grad_{n}": g for n, g in e.grad_dict.items() if g is not None}})
     widest = int(np.argmax([np.dtype(e.outputs[0].dtype).itemsize for e in executors]))
     truth = outputs[widest] if ground_truth is None else ground_truth
