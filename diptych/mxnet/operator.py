@@ -57,6 +57,11 @@ class CustomOpProp:
         """Storage types: all default."""
         return in_stype, ["default"] * len(self.list_outputs()), ["default"] * len(self.list_auxiliary_states())
 
+    def infer_storage_type_backward(self, ograd_stype: list[str], in_stype: list[str], out_stype: list[str], igrad_stype: list[str],
+                                    aux_stype: list[str]) -> Any:  # fmt: skip
+        """Storage types of arriving gradients, arguments, outputs, gradients to compute and states: these gradients are default."""
+        return ograd_stype, in_stype, out_stype, ["default"] * len(igrad_stype), aux_stype
+
     def list_outputs(self) -> list[str]:
         """The names of the outputs."""
         return ["output"]
@@ -153,8 +158,9 @@ def invoke_custom(operands: Sequence[NDArray], attrs: dict[str, str]) -> list[ND
     shapes = [list(x.shape) for x in operands[:arguments]]
     out_shapes = prop.infer_shape(shapes)[1]
     found = prop.infer_type([x.dtype for x in operands[:arguments]])
+    stored = prop.infer_storage_type([x.stype for x in operands[:arguments]])[1]
     op = prop.create_operator(cpu(0), [tuple(s) for s in shapes], [x.dtype for x in operands[:arguments]])
-    outs = [wrap(np.zeros(tuple(int(d) for d in s), np.dtype(t))) for s, t in zip(out_shapes, found[1])]
+    outs = [_of_storage(wrap(np.zeros(tuple(int(d) for d in s), np.dtype(t))), k) for s, t, k in zip(out_shapes, found[1], stored)]
     ins, aux = [x.detach() for x in operands[:arguments]], list(operands[arguments:])
     recording, state.recording = state.recording, False
     try:
@@ -176,6 +182,11 @@ def invoke_custom(operands: Sequence[NDArray], attrs: dict[str, str]) -> list[ND
     return outs
 
 
+def _of_storage(x: NDArray, stype: str) -> NDArray:
+    """An array of zeros with a storage type."""
+    return x if stype in ("default", "undefined") else x.tostype(stype)
+
+
 class _CustomNode(Node):
     """A call of a custom operator on the tape."""
 
@@ -190,7 +201,9 @@ class _CustomNode(Node):
         from diptych.mxnet.imperative import wrap
 
         heads = [d if d is not None else wrap(np.zeros(o.shape, o.dtype)) for d, o in zip(arrived, self.outs)]
-        grads = [wrap(np.zeros(x.shape, x.dtype)) for x in self.ins]
+        kinds = [[x.stype for x in xs] for xs in (heads, self.ins, self.outs, self.ins, self.aux)]
+        stored = self.prop.infer_storage_type_backward(*kinds)[3]
+        grads = [_of_storage(wrap(np.zeros(x.shape, x.dtype)), k) for x, k in zip(self.ins, stored)]
         req = ["null" if e is None else "write" for e in self.inputs[: len(self.ins)]]
         recording, state.recording = state.recording, False
         try:

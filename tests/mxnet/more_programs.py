@@ -57,6 +57,38 @@ def windows(mx: Any) -> Arrays:
     return out
 
 
+def regions(mx: Any) -> Arrays:
+    """Region proposals, rotated regions, pooling of one axis with the "same" convention, recurrence with a projection."""
+    nd, rng = mx.nd, np.random.RandomState(7)
+    out, keep = _keeper(mx)
+    scores, moves = nd.array(rng.rand(2, 12, 9, 7)), nd.array(rng.rand(2, 24, 9, 7) - 0.5)
+    info = nd.array([[130, 100, 0.8], [90, 110, 1.0]])
+    cases: list[dict[str, Any]] = [
+        {}, {"rpn_pre_nms_top_n": 100, "rpn_post_nms_top_n": 50}, {"iou_loss": True, "rpn_post_nms_top_n": 700},
+        {"rpn_min_size": 40, "threshold": 0.3},
+    ]  # fmt: skip
+    for i, kw in enumerate(cases):
+        kw = {"scales": (2, 4), "ratios": (0.5, 1, 2), "feature_stride": 16, **kw}
+        found = nd.contrib.MultiProposal(scores, moves, info, output_score=True, **kw)
+        out[f"boxes{i}"], out[f"scores{i}"] = found[0].asnumpy(), found[1].asnumpy()
+        out[f"single{i}"] = nd.contrib.Proposal(scores[:1], moves[:1], info[:1], **kw).asnumpy()
+    keep("stopped", lambda p: nd.contrib.MultiProposal(p, moves, info, scales=(2, 4), rpn_post_nms_top_n=5), scores)
+    rois = nd.array(np.concatenate([rng.randint(0, 3, (9, 1)), rng.rand(9, 2) * 180, rng.rand(9, 2) * 200, rng.rand(9, 1) * 180], 1))
+    for n in (-1, 2):
+        turned = nd.contrib.RROIAlign(nd.array(rng.rand(3, 2, 13, 11)), rois, pooled_size=(3, 4), spatial_scale=1 / 16, sampling_ratio=n)
+        out[f"turned{n}"] = turned.asnumpy()
+    for kernel, stride in ((3, 2), (3, 3), (2, 3)):  # where windows reach beyond the axis, oneDNN's pooling fails at random
+        for kind in ("max", "avg", "sum") if stride == 3 else ("sum",):
+            keep(f"same{kernel}{stride}{kind}", lambda x, kw={"kernel": kernel, "stride": stride, "pool_type": kind}: nd.Pooling(
+                x, pad=(0, 0, 0), pooling_convention="same", **kw), nd.array(rng.rand(2, 3, 9)))  # fmt: skip
+    for directions in (1, 2):
+        size = sum(directions * (4 * 6 * (width + 3 + 2) + 3 * 6) for width in (5, 3 * directions))
+        xs = [nd.array(rng.uniform(-0.5, 0.5, s)) for s in ((4, 2, 5), (size,), (2 * directions, 2, 3), (2 * directions, 2, 6))]
+        made = nd.RNN(*xs, state_size=6, num_layers=2, bidirectional=directions == 2, mode="lstm", projection_size=3, state_outputs=True)
+        out |= {f"projected{directions}_{i}": y.asnumpy() for i, y in enumerate(made)}
+    return out
+
+
 def densities(mx: Any) -> Arrays:
     """Densities of distributions and special functions, with gradients."""
     nd, rng = mx.nd, np.random.RandomState(4)
@@ -145,6 +177,7 @@ def numpy_like(mx: Any) -> Arrays:
         keep("average", lambda x, w: np_.average(x, axis=1, weights=w), draw(3, 4), np_.array(rng.uniform(1, 2, (3, 4))))
         keep("polyval", lambda p, x: np_.polyval(p, x), draw(4), draw(2, 3))
         keep("einsum", lambda a, b, c: np_.einsum("ij,jk,kl->il", a, b, c), draw(2, 3), draw(3, 4), draw(4, 2))
+        keep("einsum_spread", lambda a, b: np_.einsum("ij,ijk->ik", a, b), draw(2, 1), draw(1, 3, 4))
         keep("einsum_trace", lambda a: np_.einsum("ii", a), draw(3, 3))
         square, positive = rng.randn(2, 3, 3), rng.randn(2, 3, 3)
         positive = positive @ np.swapaxes(positive, 1, 2) + 3 * np.eye(3)
@@ -154,6 +187,23 @@ def numpy_like(mx: Any) -> Arrays:
         keep("solve", np_.linalg.solve, np_.array(positive), draw(2, 3, 2))
         keep("values", lambda x: np_.linalg.svd(x)[1], draw(3, 4))
         keep("reshape", lambda x: mx.npx.reshape(x, (-4, -1, 3, -6), reverse=True), draw(8, 5, 4, 6))
+        for mode in ("reflect", "symmetric", "minimum", "maximum", "edge"):
+            for i, shape in enumerate(((1, 3), (2, 2), (3, 4))):
+                out[f"pad_{mode}{i}"] = np_.pad(draw(*shape), ((2, 3), (4, 5)), mode=mode).asnumpy()
+        keep("mean_of_integers", lambda x: np_.mean(x, axis=1, dtype="int32"), draw(3, 4) * 9)
+        keep("mean_cast", lambda x: np_.mean(x, axis=(), dtype="int32"), draw(3, 4) * 9)
+        keep("relu", mx.npx.relu, np_.array([float("nan"), -1, 0, 2, float("inf")]))
+        keep("far_trace", lambda x: np_.trace(x, offset=5, axis1=2), draw(3, 2, 4))
+        out["delete_outside"] = np_.delete(draw(5), np_.array([-1, 0, 9, 0], dtype="int64")).asnumpy()
+        out["eye_narrow"] = np_.eye(4, 2, -1).asnumpy()
+        out["var_of_nothing"] = np_.var(draw(2, 3), axis=(), ddof=1).asnumpy()
+        mask = np_.array([[True, False, True], [False, True, False]], dtype=np_.bool)
+        for start, x in ((0, draw(2, 3, 4)), (1, draw(4, 2, 3))):
+            mx.nd.np._internal.boolean_mask_assign_scalar(x, mask, 7.0, start_axis=start, out=x)
+            out[f"assigned{start}"] = x.asnumpy()
+            value = draw(3, 4) if start == 0 else draw(4, 1)
+            mx.nd.np._internal.boolean_mask_assign_tensor(x, mask, value, start_axis=start, out=x)
+            out[f"assigned_tensor{start}"] = x.asnumpy()
         out["mean"] = np_.mean(np_.array([[1, 2], [4, 7]], dtype="int32")).asnumpy()
         out["both"] = np_.add(np_.array([True, False]), np_.array([True, True])).asnumpy()
         return out
@@ -161,4 +211,4 @@ def numpy_like(mx: Any) -> Arrays:
         mx.npx.reset_np()
 
 
-MORE = {f.__name__: f for f in (windows, densities, integers, shapes, numpy_like)}
+MORE = {f.__name__: f for f in (windows, regions, densities, integers, shapes, numpy_like)}

@@ -313,7 +313,9 @@ def _einsum(c: Call) -> Result:
     for other, text in ((q, p), (p, q)):  # letters of one operand alone that the result lacks are summed first
         if [ch for ch in text if ch not in other and ch not in result]:
             raise c.fail("a letter of one operand alone is summed", "sum over it before")
-    size = dict(zip(p, a.shape)) | dict(zip(q, b.shape))
+    size = dict(zip(p, a.shape))
+    size |= {ch: d for ch, d in zip(q, b.shape) if d != 1 or ch not in size}  # an extent of 1 is spread
+    a, b = (c.g.broadcast_to(x, [size[ch] for ch in text]) for text, x in ((p, a), (q, b)))
     batch = [ch for ch in p if ch in q and ch in result]
     inner = [ch for ch in p if ch in q and ch not in result]
     rows, columns = [ch for ch in p if ch not in q], [ch for ch in q if ch not in p]

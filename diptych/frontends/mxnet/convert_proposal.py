@@ -47,15 +47,15 @@ def _boxes(c: Call, deltas: Value, anchors: Array) -> list[Value]:
     return [found[0][0], found[1][0], found[0][1], found[1][1]]
 
 
-def _stopped(c: Call, x: Value) -> Value:
-    """The operand without its gradient: proposals are constants to the layers after them."""
-    return x if c.effects is None else c.emit("surrogate", x, x, c.full(x.shape, 0.0, x.dtype))
+def _stopped(c: Call, y: Value) -> Value:
+    """The result without a gradient: proposals are constants to the layers after them."""
+    return y if c.effects is None else c.emit("surrogate", c.x, y, c.full(c.x.shape, 0.0, c.x.dtype))
 
 
 @converts("_contrib_Proposal", "_contrib_MultiProposal")
 def _proposal(c: Call) -> Result:
     a = c.attrs
-    probabilities, deltas, info = (_stopped(c, c.arg(i)) for i in range(3))
+    probabilities, deltas, info = (c.arg(i) for i in range(3))
     batch, channels, height, width = probabilities.shape
     kinds = channels // 2
     if c.op == "_contrib_Proposal" and batch != 1:
@@ -105,4 +105,5 @@ def _proposal(c: Call) -> Result:
     rows = c.emit("gather", rows, c.g.broadcast_to(c.reshape(places, (batch, after, 1)), (batch, after, 7)), axis=1)
     image = c.const(np.broadcast_to(np.arange(batch).reshape(batch, 1, 1), (batch, after, 1)), score.dtype)
     regions = c.g.concat([image, cut(c, rows, 2, 0, 2), cut(c, rows, 2, 5, 7)], 2)
-    return c.reshape(regions, (batch * after, 5)), c.reshape(cut(c, rows, 2, 4, 5), (batch * after, 1))
+    scores = cut(c, rows, 2, 4, 5)
+    return _stopped(c, c.reshape(regions, (batch * after, 5))), _stopped(c, c.reshape(scores, (batch * after, 1)))

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.mxnet.ops.live import host, live
+from diptych.mxnet.ops.live import host, host_gradient, live
 from diptych.mxnet.random_state import generator
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from diptych.frontends.mxnet.attributes import Attributes
     from diptych.frontends.mxnet.convert import Call, Result
     from diptych.ir import Array, Value
@@ -121,6 +123,19 @@ def _multinomial(a: Attributes, p: Array) -> list[Array]:
         chosen = np.take_along_axis(rows, index, 1)
         out.append(np.log(chosen).reshape(shape).astype(p.dtype))
     return out
+
+
+@host_gradient("_sample_multinomial")
+def _multinomial_gradient(a: Attributes, xs: Sequence[Array], ys: Sequence[Array], ds: Sequence[Array]) -> list[Array | None]:
+    """Of the logarithms of the drawn probabilities, which `get_prob` gives: 1 / p for every draw, as REINFORCE wants it."""
+    if len(ys) < 2:
+        return [None]
+    rows = xs[0].reshape(-1, xs[0].shape[-1]).astype(np.float64)
+    drawn = ys[0].reshape(len(rows), -1).astype(np.int64)
+    places = np.arange(len(rows))[:, None], drawn
+    out = np.zeros_like(rows)
+    np.add.at(out, places, ds[1].reshape(drawn.shape) / rows[places])
+    return [out.reshape(xs[0].shape)]
 
 
 @host("_shuffle")
