@@ -116,7 +116,7 @@ def _inlined(g: Builder, graph: Any, operands: Sequence[Value]) -> list[Value]:
     for v, array in graph.constants.items():
         env[v] = g.constant(array, graph.types[v].dtype)
     for node in graph.nodes:
-        env.update(zip(node.outputs, g.emit_all(node.op, *(env[v] for v in node.inputs)), strict=True))
+        env.update(zip(node.outputs, g.emit_all(node.op, *(env[v] for v in node.inputs), name=node.name, source=node.source), strict=True))
     return [env[v] for v in graph.outputs]
 
 

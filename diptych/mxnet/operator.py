@@ -9,6 +9,7 @@ import numpy as np
 
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.context import cpu
+from diptych.mxnet.profiling import recorder
 from diptych.mxnet.tape import Entry, Node, state
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ def invoke_custom(operands: Sequence[NDArray], attrs: dict[str, str]) -> list[ND
     ins, aux = [x.detach() for x in operands[:arguments]], list(operands[arguments:])
     recording, state.recording = state.recording, False
     try:
-        op.forward(is_train=state.training, req=["write"] * len(outs), in_data=ins, out_data=outs, aux=aux)
+        with recorder.custom(attrs["op_type"]):
+            op.forward(is_train=state.training, req=["write"] * len(outs), in_data=ins, out_data=outs, aux=aux)
+            for o in outs:
+                o._data  # noqa: B018 (what still waits is part of it)
     except MXNetError:
         raise
     except Exception as error:
@@ -172,7 +176,7 @@ def invoke_custom(operands: Sequence[NDArray], attrs: dict[str, str]) -> list[ND
     finally:
         state.recording = recording
     if recording and any(x._entry is not None for x in operands):
-        node = _CustomNode(op, prop, operands, ins, outs, aux)
+        node = _CustomNode(attrs["op_type"], op, prop, operands, ins, outs, aux)
         results = []
         for i, o in enumerate(outs):
             made = o.detach()
@@ -190,11 +194,12 @@ def _of_storage(x: NDArray, stype: str) -> NDArray:
 class _CustomNode(Node):
     """A call of a custom operator on the tape."""
 
-    __slots__ = ("aux", "ins", "op", "outs", "prop")
+    __slots__ = ("aux", "ins", "name", "op", "outs", "prop")
 
-    def __init__(self, op: CustomOp, prop: CustomOpProp, operands: Sequence[NDArray], ins: list[NDArray],
+    def __init__(self, name: str, op: CustomOp, prop: CustomOpProp, operands: Sequence[NDArray], ins: list[NDArray],
                  outs: list[NDArray], aux: list[NDArray]) -> None:  # fmt: skip
         super().__init__([x._entry for x in operands], len(outs))
+        self.name = name
         self.op, self.prop, self.ins, self.outs, self.aux = op, prop, ins, outs, aux
 
     def backward(self, arrived: list[NDArray | None], keep: bool) -> list[NDArray | None]:
@@ -207,7 +212,8 @@ class _CustomNode(Node):
         req = ["null" if e is None else "write" for e in self.inputs[: len(self.ins)]]
         recording, state.recording = state.recording, False
         try:
-            self.op.backward(req=req, out_grad=heads, in_data=self.ins, out_data=self.outs, in_grad=grads, aux=self.aux)
+            with recorder.custom(f"_backward_{self.name}"):
+                self.op.backward(req=req, out_grad=heads, in_data=self.ins, out_data=self.outs, in_grad=grads, aux=self.aux)
         except MXNetError:
             raise
         except Exception as error:

@@ -108,7 +108,7 @@ def _backward(g: Builder, node: Node, values: dict[int, Value], arrived: dict[in
         raise UnsupportedError(
             f"{node.op.name}{where} has no gradient; take it with respect to inputs that do not pass through it"
         )
-    g.layer, g.source = node.name, node.source
+    g.layer, g.source = f"_backward_{node.name}" if node.name else "", node.source
     xs = tuple(values[v] for v in node.inputs)
     ys = tuple(values[v] for v in node.outputs)
     dys = tuple(arrived[v] if v in arrived else _zeros(g, values[v]) for v in node.outputs)

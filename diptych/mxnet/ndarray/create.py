@@ -11,6 +11,7 @@ from diptych.mxnet.context import Context
 from diptych.mxnet.imperative import invoke, wrap
 from diptych.mxnet.ndarray.arithmetic import FUNCTIONS, binary
 from diptych.mxnet.ndarray.ndarray import NDArray, context_for_new
+from diptych.mxnet.profiling import recorder
 from diptych.mxnet.tape import state
 
 __all__ = [
@@ -130,7 +131,8 @@ def zeros(shape: Any, ctx: Context | None = None, dtype: Any = None, stype: str 
     if out is not None:
         return out._full(0)  # type: ignore[no-any-return]
     _known(shape)
-    return _new(np.zeros(_shape(shape), _dtype(dtype)), ctx)
+    with recorder.timed("_zeros"):
+        return _new(np.zeros(_shape(shape), _dtype(dtype)), ctx)
 
 
 def ones(shape: Any, ctx: Context | None = None, dtype: Any = None, **kwargs: Any) -> NDArray:
@@ -139,7 +141,8 @@ def ones(shape: Any, ctx: Context | None = None, dtype: Any = None, **kwargs: An
     if out is not None:
         return out._full(1)  # type: ignore[no-any-return]
     _known(shape)
-    return _new(np.ones(_shape(shape), _dtype(dtype)), ctx)
+    with recorder.timed("_ones"):
+        return _new(np.ones(_shape(shape), _dtype(dtype)), ctx)
 
 
 def empty(shape: Any, ctx: Context | None = None, dtype: Any = None, stype: str | None = None) -> NDArray:
@@ -150,7 +153,8 @@ def empty(shape: Any, ctx: Context | None = None, dtype: Any = None, stype: str 
 def full(shape: Any, val: Any, ctx: Context | None = None, dtype: Any = mx_real_t, out: NDArray | None = None) -> NDArray:
     """One value everywhere."""
     made = empty(shape, ctx, dtype) if out is None else out
-    made[:] = val
+    with recorder.timed("_full"):
+        made[:] = val
     return made
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.ir import TensorType
+from diptych.mxnet.profiling import recorder
 from diptych.ops.build import Builder
 from diptych.streams import Stream
 
@@ -114,5 +115,6 @@ def in_place(op: str, arrays: Sequence[Array], attrs: Mapping[str, Any]) -> bool
             return False
         numbers.append(float(attrs.get(name, default)))
     weight, grad, *states = arrays
-    _stream(op, limit >= 0)([weight, grad, *states], numbers, [weight, *states])
+    with recorder.timed(op):
+        _stream(op, limit >= 0)([weight, grad, *states], numbers, [weight, *states])
     return True

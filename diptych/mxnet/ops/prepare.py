@@ -19,6 +19,7 @@ from diptych.mxnet.base import MXNetError, MXNetIndexError
 from diptych.mxnet.ops import live
 from diptych.mxnet.ops.program import Program
 from diptych.mxnet.ops.registry import find
+from diptych.mxnet.profiling import recorder
 from diptych.ops.build import Builder
 from diptych.passes.gradient import gradient
 
@@ -107,7 +108,7 @@ def host_of(op: str) -> Callable[..., Any] | None:
 
 def run_host(op: str, attrs: dict[str, str], arrays: Sequence[Array]) -> list[Array]:
     """Results of an operator that runs in Python on arrays."""
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), recorder.timed(op):
         try:
             result = live.HOSTS[op](Attributes(op, op, attrs), *arrays)
         except (DiptychError, ValueError, IndexError, TypeError, np.linalg.LinAlgError) as error:

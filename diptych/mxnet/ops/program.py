@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from math import prod
 from time import perf_counter
@@ -12,12 +13,14 @@ import numpy as np
 
 from diptych.errors import DiptychError
 from diptych.ir.types import numpy_dtype
+from diptych.mxnet.profiling import recorder
 from diptych.runtime.threads import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from diptych.ir import Array, Graph
+    from diptych.mxnet.ops.watched import Watch
 
 __all__ = ["Program"]
 
@@ -36,12 +39,14 @@ class Program:
     without a kernel) is carried out in NumPy; a RuntimeWarning says so, and which operator it is.
     """
 
-    __slots__ = ("_calls", "_constants", "_into", "_native", "_outputs", "_slots", "_spent", "_steps", "_tried", "graph", "network")
+    __slots__ = ("_calls", "_constants", "_into", "_made", "_native", "_outputs", "_slots", "_spent", "_steps", "_tried", "graph", "network", "watch")
 
     def __init__(self, graph: Graph, network: bool = False) -> None:
         self.graph = graph
         self.network = network
         self._native: Any = None
+        self._made: Any = None  # the Compiled that `_native` calls
+        self.watch: Watch | None = None  # the same with a clock, for the profiler
         self._into: Any = None
         self._tried = False
         self._spent = 0.0
@@ -68,6 +73,14 @@ class Program:
 
     def __call__(self, arrays: Sequence[Array], places: Mapping[int, Array] | None = None) -> list[Array]:
         """`places`: where native code is to write results, by their number, if it can (they are checked by identity)."""
+        if recorder.active:
+            from diptych.mxnet.ops import watched
+
+            return watched.call(self, arrays)
+        return self.unwatched(arrays, places)
+
+    def unwatched(self, arrays: Sequence[Array], places: Mapping[int, Array] | None = None) -> list[Array]:
+        """The call itself."""
         if self._native is not None:
             if places:
                 types = list(self.graph.output_types().values())
@@ -79,10 +92,22 @@ class Program:
         if not self._tried and self._hot():
             self._compile()
             if self._native is not None:
-                return self(arrays, places)
+                return self.unwatched(arrays, places)
         start = perf_counter()
         out = self._interpret(arrays)
         self._spent += perf_counter() - start
+        self._calls += 1
+        return out
+
+    def native(self) -> Any:
+        """The Compiled of native code, made when the program is hot; None while it runs in NumPy."""
+        if self._native is None and not self._tried and self._hot():
+            self._compile()
+        return self._made
+
+    def stepwise(self, arrays: Sequence[Array], spans: list[tuple[str, float, float]]) -> list[Array]:
+        """A call in NumPy that notes (layer, begin, end) of its steps, those of a layer that follow each other together."""
+        out = self._interpret(arrays, spans)
         self._calls += 1
         return out
 
@@ -93,13 +118,14 @@ class Program:
             return True
         return self.network and (self._calls >= _CALLS or (self._calls == 0 and _multiplications(self.graph) > _MULTIPLICATIONS))
 
-    def _interpret(self, arrays: Sequence[Array]) -> list[Array]:
+    def _interpret(self, arrays: Sequence[Array], spans: list[tuple[str, float, float]] | None = None) -> list[Array]:
         env: list[Any] = [None] * self._slots
         env[: len(arrays)] = arrays
         for i, array in self._constants:
             env[i] = array
         with np.errstate(all="ignore"):
-            for reference, takes, gives, dtypes, done in self._steps:
+            for number, (reference, takes, gives, dtypes, done) in enumerate(self._steps):
+                begin = 0.0 if spans is None else time.time()
                 result = reference(*[env[i] for i in takes])
                 if len(gives) == 1 and not isinstance(result, tuple):
                     result = (result,)
@@ -108,6 +134,11 @@ class Program:
                     env[i] = array if array.dtype == dtype else array.astype(dtype)
                 for i in done:
                     env[i] = None
+                if spans is not None:
+                    layer = self.graph.nodes[number].name
+                    if spans and spans[-1][0] == layer:
+                        begin = spans.pop()[1]
+                    spans.append((layer, begin, time.time()))
         out: list[Array] = []
         taken = {id(a) for a in arrays} | {id(a) for _, a in self._constants}
         for i in self._outputs:
@@ -130,6 +161,7 @@ class Program:
             made = Compiled(lambda: self.graph, lambda g: None if g is None else of_graph(g), Options(threads=cpu_count()), None,
                             default_progress())  # fmt: skip
             assert made.executable is not None
+            self._made = made
             self._native, self._into = made.call, made.executable.run_into
         except DiptychError as error:
             warnings.warn(f"the graph {self.graph.name!r} of {len(self.graph.nodes)} operators runs in NumPy, which is slow: {error}",

@@ -134,6 +134,7 @@ def _prepare(order: list[SymNode], heads: Any, variables: list[SymNode], types: 
             attrs = find(n.op).checked(n.attrs)
             node = SymbolNode(n.op, n.name, attrs=attrs)
             count = output_count(n.op, attrs, visible=True)
+            g.source = n.op  # what the profiler calls the steps of this layer
             results = convert_node(g, node, tuple(env[id(m)][k] for m, k in n.inputs), count, shapes.get(n.name), state.np_shape, effects,
                                    converter_of(n.op, train))  # fmt: skip
             env[id(n)] = results if n.op in live.OPEN_COUNT else results[:count]
