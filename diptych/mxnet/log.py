@@ -38,7 +38,7 @@ def get_logger(name: str | None = None, filename: str | None = None, filemode: s
     """
     logger = logging.getLogger(name)
     if name is not None and not getattr(logger, "_init_done", False):
-        logger._init_done = True  # type: ignore[attr-defined]  (a second call adds no second handler)
+        vars(logger)["_init_done"] = True  # a second call adds no second handler
         handler: logging.Handler
         if filename:
             handler = logging.FileHandler(filename, filemode or "a")
@@ -50,7 +50,7 @@ def get_logger(name: str | None = None, filename: str | None = None, filemode: s
     return logger
 
 
-def getLogger(name: str | None = None, filename: str | None = None, filemode: str | None = None, level: int = WARNING) -> logging.Logger:  # noqa: N802
+def getLogger(name: str | None = None, filename: str | None = None, filemode: str | None = None, level: int = WARNING) -> logging.Logger:
     """Use `get_logger`."""
     warnings.warn("getLogger is deprecated, Use get_logger instead.", DeprecationWarning, stacklevel=2)
     return get_logger(name, filename, filemode, level)

@@ -62,10 +62,18 @@ def __getattr__(name: str) -> Any:
         from diptych.mxnet import numpy_random_extension
 
         return numpy_random_extension
+    if name == "image":
+        from diptych.mxnet import numpy_image_extension
+
+        return numpy_image_extension
     full = f"_npx_{name}"
-    op_name = names().get(full) or _MORE.get(name) or names().get(f"_contrib_{name}")
-    if op_name is None:
-        raise AttributeError(f"module 'diptych.mxnet.numpy_extension' has no attribute {name!r}")
+    return function_of(names().get(full) or _MORE.get(name) or names().get(f"_contrib_{name}"), f"npx.{name}")
+
+
+def function_of(op_name: str | None, shown: str) -> Any:
+    """The function of an operator on mx.np arrays and symbols; AttributeError where there is none of this name."""
+    if op_name not in names():
+        raise AttributeError(f"module 'diptych.mxnet' has no attribute '{shown}'")
     op = find(op_name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -77,6 +85,6 @@ def __getattr__(name: str) -> Any:
             attrs[op.count_key] = str(len(operands))
         return operator(op.name, *operands, out=out, **attrs)
 
-    call.__name__ = name
+    call.__name__ = shown.rpartition(".")[2]
     call.__doc__ = f"The operator {op.name} on mx.np arrays."
     return call

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diptych.ir import Value
 
 # The principal colours of ImageNet's pixels (Krizhevsky et al. 2012): each column an axis, scaled by its eigenvalue.
-_PRINCIPAL = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]) * (55.46, 4.794, 1.148)
+PRINCIPAL = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]) * (55.46, 4.794, 1.148)
 
 
 def _checked(c: Call, several: bool = True) -> Value:
@@ -72,5 +72,5 @@ def _adjust_lighting(c: Call) -> Result:
     image, alpha = _checked(c, several=False), c.attrs.reals("alpha")
     if image.shape[2] != 3 or len(alpha) != 3:
         raise FormatError(f"{c.op} (layer {c.layer}): takes 3 channels and 3 numbers, not {image.type} and alpha={alpha}")
-    y = c.emit("add", c.cast(image, "f32"), c.const(_PRINCIPAL @ np.array(alpha), "f32"))
+    y = c.emit("add", c.cast(image, "f32"), c.const(PRINCIPAL @ np.array(alpha), "f32"))
     return c.cast(c.emit("clip", y, low=0.0, high=255.0), "u8") if image.dtype == "u8" else c.cast(y, image.dtype)

@@ -12,6 +12,7 @@ def load_all() -> None:
         ctc,
         densities,
         image_ops,
+        image_random,
         linalg,
         numpy_linalg,
         random_ops,

@@ -10,8 +10,9 @@ import numpy as np
 from diptych.mxnet import image
 from diptych.mxnet.base import MXNetError, dtype_name
 from diptych.mxnet.gluon.block import Block
+from diptych.mxnet.gluon.hybrid import HybridBlock
 from diptych.mxnet.gluon.nn import Sequential
-from diptych.mxnet.imperative import wrap
+from diptych.mxnet.util import is_np_array
 
 if TYPE_CHECKING:
     from diptych.mxnet.ndarray.ndarray import NDArray
@@ -21,10 +22,6 @@ __all__ = [
     "RandomContrast", "RandomFlipLeftRight", "RandomFlipTopBottom", "RandomHue", "RandomLighting", "RandomResizedCrop",
     "RandomRotation", "RandomSaturation", "Resize", "Rotate", "ToTensor",
 ]  # fmt: skip
-
-_EIGENVALUES = np.array([55.46, 4.794, 1.148])
-_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-
 
 class Compose(Sequential):
     """Transforms one after another.
@@ -39,101 +36,75 @@ class Compose(Sequential):
         self.add(*transforms)
 
 
-class _Transform(Block):
-    """A transform of the values of one image, or of each of several."""
+class _Operator(HybridBlock):
+    """A transform that is one operator of `mx.nd.image`; it can be hybridized and exported."""
 
-    def forward(self, x: NDArray) -> NDArray:
+    _operator = ""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+        self._args = args
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The image transformed."""
-        array = x._data
-        if array.ndim not in (3, 4):
-            raise MXNetError(f"{type(self).__name__} takes an image (3 axes) or several (4), not an array of shape {x.shape}")
-        if array.ndim == 4 and not self._whole:
-            return wrap(np.stack([self._apply(a) for a in array]))
-        return wrap(np.ascontiguousarray(self._apply(array)))
-
-    _whole = False  # whether several images are transformed at once
-
-    def _apply(self, x: Any) -> Any:
-        raise NotImplementedError
+        return _images(F, self._operator)(x, *self._args)
 
 
-class Cast(Block):
+def _images(F: Any, name: str) -> Any:
+    return getattr((F.npx if is_np_array() else F).image, name)
+
+
+class Cast(HybridBlock):
     """Another element type."""
 
     def __init__(self, dtype: Any = "float32") -> None:
         super().__init__()
         self._dtype = dtype_name(dtype)
 
-    def forward(self, x: NDArray) -> NDArray:
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         """The image cast."""
-        return x.astype(self._dtype)
+        return (F.npx if is_np_array() else F).cast(x, dtype=self._dtype)
 
 
-class ToTensor(_Transform):
+class ToTensor(_Operator):
     """Bytes (height, width, channels) to float32 (channels, height, width) between 0 and 1."""
 
-    _whole = True
+    _operator = "to_tensor"
 
-    def _apply(self, x: Any) -> Any:
-        x = x.astype(np.float32) / np.float32(255)
-        return np.moveaxis(x, -1, -3)
+    def __init__(self) -> None:
+        super().__init__()
 
 
-class Normalize(_Transform):
+class Normalize(_Operator):
     """(x - mean) / std for each channel of (channels, height, width)."""
 
-    _whole = True
+    _operator = "normalize"
 
     def __init__(self, mean: Any = 0.0, std: Any = 1.0) -> None:
-        super().__init__()
-        self._mean, self._std = mean, std
-
-    def _apply(self, x: Any) -> Any:
-        channels = x.shape[-3]
-        if channels not in (1, 3):
-            raise MXNetError(f"Normalize takes images of 1 or 3 channels in front, not an array of shape {x.shape}")
-        mean, std = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (self._mean, self._std))
-        for v in (mean, std):
-            if v.shape[0] not in (1, channels):
-                raise MXNetError(f"Normalize: {v.shape[0]} numbers given for {channels} channels")
-        return (x - mean) / std
+        super().__init__(mean, std)
 
 
-class Resize(_Transform):
+class Resize(_Operator):
     """Another size: (width, height), or one number for both (with keep_ratio for the shorter side)."""
 
+    _operator = "resize"
+
     def __init__(self, size: Any, keep_ratio: bool = False, interpolation: int = 1) -> None:
-        super().__init__()
-        self._size, self._keep, self._interpolation = size, keep_ratio, interpolation
-
-    def _apply(self, x: Any) -> Any:
-        size = (self._size,) if isinstance(self._size, int) else tuple(self._size)
-        if len(size) > 2 or any(s <= 0 for s in size):
-            raise MXNetError(f"Resize: size {self._size} must be one or two positive numbers")
-        if len(size) == 2:
-            w, h = size
-        elif self._keep:
-            old_h, old_w = x.shape[:2]
-            w, h = (size[0], size[0] * old_h // old_w) if old_w < old_h else (size[0] * old_w // old_h, size[0])
-        else:
-            w = h = size[0]
-        return image.imresize(wrap(np.ascontiguousarray(x)), w, h, self._interpolation)._data
+        super().__init__(size, keep_ratio, interpolation)
 
 
-class CropResize(_Transform):
+class CropResize(HybridBlock):
     """The part at (x, y) of this width and height, resized to `size` if given."""
 
     def __init__(self, x: int, y: int, width: int, height: int, size: Any = None, interpolation: int | None = None) -> None:
         super().__init__()
         self._at = x, y, width, height
-        self._resize = None if size is None else Resize(size, False, 1 if interpolation is None else interpolation)
+        self._size, self._interpolation = size, 1 if interpolation is None else interpolation
 
-    def _apply(self, a: Any) -> Any:
-        x, y, w, h = self._at
-        if w <= 0 or h <= 0 or x < 0 or y < 0 or x + w > a.shape[1] or y + h > a.shape[0]:
-            raise MXNetError(f"CropResize: {w} x {h} at ({x}, {y}) is not inside of an image of {a.shape[1]} x {a.shape[0]}")
-        part = a[y : y + h, x : x + w]
-        return part if self._resize is None else self._resize._apply(part)
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """The part."""
+        part = _images(F, "crop")(x, *self._at)
+        return _images(F, "resize")(part, self._size, False, self._interpolation) if self._size else part
 
 
 class CenterCrop(Block):
@@ -160,84 +131,85 @@ class RandomResizedCrop(Block):
         return image.random_size_crop(x, *self._args)[0]
 
 
-class RandomFlipLeftRight(_Transform):
+class RandomFlipLeftRight(_Operator):
     """Mirrored with probability one half."""
 
-    def _apply(self, x: Any) -> Any:
-        return x[:, ::-1] if random.random() < 0.5 else x
+    _operator = "random_flip_left_right"
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
-class RandomFlipTopBottom(_Transform):
+class RandomFlipTopBottom(_Operator):
     """Upside down with probability one half."""
 
-    def _apply(self, x: Any) -> Any:
-        return x[::-1] if random.random() < 0.5 else x
+    _operator = "random_flip_top_bottom"
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
-class _Colour(_Transform):
-    """A change of colours: computed in float32, rounded and clipped back for bytes."""
+class _Factor(_Operator):
+    """A change by a random factor within 1 - strength (0 at least) and 1 + strength."""
 
     def __init__(self, strength: float) -> None:
-        super().__init__()
         if strength < 0:
             raise MXNetError(f"{type(self).__name__}: {strength} must not be negative")
-        self._strength = strength
-
-    def _augment(self) -> Any:
-        raise NotImplementedError
-
-    def _apply(self, x: Any) -> Any:
-        changed = self._augment()(wrap(x.astype(np.float32)))._data
-        return np.clip(np.rint(changed), 0, 255).astype(np.uint8) if x.dtype == np.uint8 else changed.astype(x.dtype)
+        super().__init__(max(0.0, 1.0 - strength), 1.0 + strength)
 
 
-class RandomBrightness(_Colour):
-    """Brighter or darker by a factor within 1 - b and 1 + b."""
+class RandomBrightness(_Factor):
+    """Brighter or darker by a factor within 1 - brightness and 1 + brightness."""
 
-    def _augment(self) -> Any:
-        return image.BrightnessJitterAug(self._strength)
+    _operator = "random_brightness"
+
+    def __init__(self, brightness: float) -> None:
+        super().__init__(brightness)
 
 
-class RandomContrast(_Colour):
+class RandomContrast(_Factor):
     """More or less contrast."""
 
-    def _augment(self) -> Any:
-        return image.ContrastJitterAug(self._strength)
+    _operator = "random_contrast"
+
+    def __init__(self, contrast: float) -> None:
+        super().__init__(contrast)
 
 
-class RandomSaturation(_Colour):
+class RandomSaturation(_Factor):
     """More or less colour."""
 
-    def _augment(self) -> Any:
-        return image.SaturationJitterAug(self._strength)
+    _operator = "random_saturation"
+
+    def __init__(self, saturation: float) -> None:
+        super().__init__(saturation)
 
 
-class RandomHue(_Colour):
-    """Colours turned."""
+class RandomHue(_Factor):
+    """Colours turned, by such a part of their circle."""
 
-    def _augment(self) -> Any:
-        return image.HueJitterAug(self._strength)
+    _operator = "random_hue"
 
-
-class RandomLighting(_Colour):
-    """Noise along the main colours of ImageNet."""
-
-    def _augment(self) -> Any:
-        return image.LightingAug(self._strength, _EIGENVALUES, _EIGENVECTORS)
+    def __init__(self, hue: float) -> None:
+        super().__init__(hue)
 
 
-class RandomColorJitter(_Transform):
+class RandomLighting(_Operator):
+    """Noise along the main colours of ImageNet's pixels."""
+
+    _operator = "random_lighting"
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__(alpha)
+
+
+class RandomColorJitter(_Operator):
     """Brightness, contrast, saturation and hue in random order."""
 
-    def __init__(self, brightness: float = 0, contrast: float = 0, saturation: float = 0, hue: float = 0) -> None:
-        super().__init__()
-        kinds = ((RandomBrightness, brightness), (RandomContrast, contrast), (RandomSaturation, saturation), (RandomHue, hue))
-        self._parts = [kind(strength) for kind, strength in kinds if strength > 0]
+    _operator = "random_color_jitter"
 
-    def _apply(self, x: Any) -> Any:
-        for part in random.sample(self._parts, len(self._parts)):
-            x = part._apply(x)
-        return x
+    def __init__(self, brightness: float = 0, contrast: float = 0, saturation: float = 0, hue: float = 0) -> None:
+        super().__init__(brightness, contrast, saturation, hue)
 
 
 class RandomApply(Sequential):
