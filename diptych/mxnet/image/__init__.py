@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from diptych.mxnet.image import image
+from diptych.mxnet.image import detection, image
+from diptych.mxnet.image import detection as det
 from diptych.mxnet.image.augment import (
     Augmenter,
     BrightnessJitterAug,
@@ -30,6 +31,17 @@ from diptych.mxnet.image.augment import (
     SaturationJitterAug,
     SequentialAug,
 )
+from diptych.mxnet.image.detection import (
+    CreateDetAugmenter,
+    CreateMultiRandCropAugmenter,
+    DetAugmenter,
+    DetBorrowAug,
+    DetHorizontalFlipAug,
+    DetRandomCropAug,
+    DetRandomPadAug,
+    DetRandomSelectAug,
+    ImageDetIter,
+)
 from diptych.mxnet.image.image import (
     center_crop,
     color_normalize,
@@ -48,9 +60,49 @@ from diptych.mxnet.image.image import (
 from diptych.mxnet.image.image_iter import ImageIter
 
 __all__ = [
-    "Augmenter", "BrightnessJitterAug", "CastAug", "CenterCropAug", "ColorJitterAug", "ColorNormalizeAug", "ContrastJitterAug",
-    "CreateAugmenter", "ForceResizeAug", "HorizontalFlipAug", "HueJitterAug", "ImageIter", "LightingAug", "RandomCropAug",
-    "RandomGrayAug", "RandomOrderAug", "RandomSizedCropAug", "ResizeAug", "SaturationJitterAug", "SequentialAug", "center_crop",
-    "color_normalize", "copyMakeBorder", "fixed_crop", "image", "imdecode", "imread", "imresize", "imrotate", "random_crop",
-    "random_rotate", "random_size_crop", "resize_short", "scale_down",
+    "Augmenter",
+    "BrightnessJitterAug",
+    "CastAug",
+    "CenterCropAug",
+    "ColorJitterAug",
+    "ColorNormalizeAug",
+    "ContrastJitterAug",
+    "CreateAugmenter",
+    "CreateDetAugmenter",
+    "CreateMultiRandCropAugmenter",
+    "DetAugmenter",
+    "DetBorrowAug",
+    "DetHorizontalFlipAug",
+    "DetRandomCropAug",
+    "DetRandomPadAug",
+    "DetRandomSelectAug",
+    "ForceResizeAug",
+    "HorizontalFlipAug",
+    "HueJitterAug",
+    "ImageDetIter",
+    "ImageIter",
+    "LightingAug",
+    "RandomCropAug",
+    "RandomGrayAug",
+    "RandomOrderAug",
+    "RandomSizedCropAug",
+    "ResizeAug",
+    "SaturationJitterAug",
+    "SequentialAug",
+    "center_crop",
+    "color_normalize",
+    "copyMakeBorder",
+    "det",
+    "detection",
+    "fixed_crop",
+    "image",
+    "imdecode",
+    "imread",
+    "imresize",
+    "imrotate",
+    "random_crop",
+    "random_rotate",
+    "random_size_crop",
+    "resize_short",
+    "scale_down",
 ]  # fmt: skip

@@ -280,7 +280,7 @@ class CastAug(Augmenter):
         return src.astype(self.typ)
 
 
-def _statistic(value: Any, usual: list[float], name: str) -> Any:
+def statistic(value: Any, usual: list[float], name: str) -> Any:
     if value is True:
         return nd.array(usual)
     if value is not None and (not isinstance(value, (np.ndarray, NDArray)) or value.shape[0] not in (1, 3)):
@@ -317,8 +317,8 @@ def CreateAugmenter(data_shape: tuple[int, int, int], resize: int = 0, rand_crop
             [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])))  # fmt: skip
     if rand_gray > 0:
         made.append(RandomGrayAug(rand_gray))
-    mean = _statistic(mean, [123.68, 116.28, 103.53], "mean")
-    std = _statistic(std, [58.395, 57.12, 57.375], "std")
+    mean = statistic(mean, [123.68, 116.28, 103.53], "mean")
+    std = statistic(std, [58.395, 57.12, 57.375], "std")
     if mean is not None or std is not None:
         made.append(ColorNormalizeAug(mean, std))
     return made

@@ -77,7 +77,7 @@ class ImageIter(DataIter):
             size = len(self.seq) // num_parts
             self.seq = self.seq[part_index * size : (part_index + 1) * size]
         c, rows, cols = self.data_shape
-        self.auglist = CreateAugmenter((c, rows, cols), **kwargs) if aug_list is None else aug_list
+        self.auglist: Any = CreateAugmenter((c, rows, cols), **kwargs) if aug_list is None else aug_list
         if last_batch_handle not in ("pad", "discard", "roll_over"):
             raise ValueError(f"last_batch_handle={last_batch_handle!r}; use pad, discard or roll_over")
         self.last_batch_handle = last_batch_handle
@@ -161,6 +161,9 @@ class ImageIter(DataIter):
                 except StopIteration:
                     continue
             self._ended = True
+        return self._batch(samples, pad)
+
+    def _batch(self, samples: list[tuple[Any, Any]], pad: int) -> DataBatch:
         data = np.stack([d for d, _ in samples]).astype(np.float32, copy=False)
         label = np.stack([np.asarray(y, np.float32).reshape(self.provide_label[0].shape[1:]) for _, y in samples])
         return DataBatch([wrap(data)], [wrap(label)], pad)
