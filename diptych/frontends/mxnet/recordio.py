@@ -160,6 +160,30 @@ class RecordReader:
             data, at = self._read_at(at)
             yield data
 
+    def read_at(self, offset: int) -> bytes:
+        """The record that begins at `offset`."""
+        return self._read_at(offset)[0]
+
+    def offsets(self) -> list[int]:
+        """Where every record of the file begins; their contents are passed over, not read."""
+        found: list[int] = []
+        at = 0
+        with self._lock:
+            if self._process != os.getpid():
+                self._open()
+            while at < self._size:
+                self._file.seek(at)
+                head = self._file.read(_HEADER.size)
+                magic, word = _HEADER.unpack(head) if len(head) == _HEADER.size else (b"", 0)
+                kind, length = word >> 29, word & (_MAX_LENGTH - 1)
+                after = at + _HEADER.size + length + -length % 4
+                if magic != _MAGIC or kind > _END or after > self._size:
+                    raise self._broken(at, "its header is damaged, or the file ends within it")
+                if kind in (_WHOLE, _BEGIN):
+                    found.append(at)
+                at = after
+        return found
+
     def _read_at(self, offset: int) -> tuple[bytes, int]:
         """The record at `offset` and the offset of the one after it."""
         with self._lock:

@@ -16,14 +16,18 @@ from diptych.mxnet.io.ndarray_iter import NDArrayIter
 from diptych.mxnet.io.wrappers import PrefetchingIter, ResizeIter
 
 __all__ = [
-    "CSVIter", "DataBatch", "DataDesc", "DataIter", "ImageRecordIter", "ImageRecordIter_v1",
-    "ImageRecordUInt8Iter", "LibSVMIter", "MNISTIter", "MXDataIter", "NDArrayIter", "PrefetchingIter", "ResizeIter",
+    "CSVIter", "DataBatch", "DataDesc", "DataIter", "ImageDetRecordIter", "ImageRecordInt8Iter", "ImageRecordIter",
+    "ImageRecordIter_v1", "ImageRecordUInt8Iter", "ImageRecordUInt8Iter_v1", "LibSVMIter", "MNISTIter", "MXDataIter", "NDArrayIter", "PrefetchingIter", "ResizeIter",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ImageRecordIter", "ImageRecordIter_v1", "ImageRecordUInt8Iter"):
+    if name.startswith("ImageRecord") and name in __all__:
         from diptych.mxnet.io import image_record
 
         return getattr(image_record, name)
+    if name == "ImageDetRecordIter":
+        from diptych.mxnet.io.det_record import ImageDetRecordIter
+
+        return ImageDetRecordIter
     raise AttributeError(f"module 'diptych.mxnet.io' has no attribute {name!r}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import pickle
+import random
 from collections import deque
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.mxnet import ndarray
+from diptych.mxnet import ndarray, random_state
 from diptych.mxnet.context import Context
 from diptych.mxnet.gluon.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
 from diptych.mxnet.ndarray.ndarray import NDArray
@@ -54,14 +56,29 @@ def _placed(data: Any, ctx: Context) -> Any:
 _dataset: Any = None  # of a worker process
 
 
-def _start_worker(dataset: Any, np_shape: bool, np_array: bool) -> None:
+def _start_worker(dataset: Any, np_shape: bool, np_array: bool, number: Any, entropy: list[int]) -> None:
     global _dataset  # the data set is sent to a worker once, not with every batch
     _dataset = dataset
+    # A forked worker has its parent's generators, as all others have: without seeds of their own all would draw the same.
+    with number.get_lock():
+        number.value += 1
+        own = np.random.SeedSequence([*entropy, number.value])
+    starts: tuple[Callable[[int], Any], ...] = (random.seed, np.random.seed, random_state.seed)
+    for start, seed in zip(starts, own.generate_state(3)):
+        start(int(seed))
     state.np_shape, state.np_array = np_shape, np_array
     from diptych.mxnet.ops import program
 
     # Samples are small, and a compiler in every worker would take the processors from the training: they stay with NumPy.
     program.HOT_SECONDS = float("inf")
+
+
+def _entropy() -> list[int]:
+    """Numbers that depend on the state of this process's three generators, which are not moved."""
+    drawn = random_state.generator().bit_generator.state["state"]
+    legacy: Any = np.random.get_state()
+    told = repr((random.getstate(), legacy[1].tobytes(), legacy[2], drawn)).encode()
+    return list(hashlib.sha256(told).digest())
 
 
 def _work(samples: list[int], batchify: Callable[..., Any]) -> bytes:
@@ -150,7 +167,7 @@ class DataLoader:
         # An executor rather than a multiprocessing.Pool: it reads results until the last one, so that it can be given up while
         # workers send large batches, and it notices when a worker dies.
         self._pool = ProcessPoolExecutor(self._num_workers, mp_context=context, initializer=_start_worker,
-                                         initargs=(self._dataset, state.np_shape, state.np_array))  # fmt: skip
+                                         initargs=(self._dataset, state.np_shape, state.np_array, context.Value("i", 0), _entropy()))  # fmt: skip
         self._pool.submit(int)  # starts the workers, with the data set as it is now
 
     def _submit(self, samples: list[int]) -> Future[Any]:
