@@ -12,6 +12,8 @@ __all__ = ["Block", "Interval", "lives", "most_alive", "place"]
 ALIGNMENT = 64
 _TRIES = 32  # orders to try beyond the obvious ones, each a few milliseconds ...
 _PAIRS = 4_000_000  # ... in a plan of usual length: no more of them than so many pairs of parts to compare, all together
+_CUTS = 256  # a buffer in more parts than this (a concatenation inside of every row) is worth no such book-keeping ...
+_PARTS = 3_000  # ... and a plan of more parts than this leaves its most divided buffers whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,15 @@ Block: TypeAlias = Sequence[Interval]
 def lives(touches: Sequence[tuple[int, int, int]], nbytes: int) -> tuple[Interval, ...]:
     """A buffer of `nbytes` cut into parts of one life each, from the touches (low byte, high byte, step) of its users.
 
-    A part lives from the first to the last touch; what nobody touches lives as long as the whole.
+    A part lives from the first to the last touch; what nobody touches lives as long as the whole. Too many parts are one.
 
     >>> lives([(0, 64, 1), (64, 128, 2), (0, 128, 3)], 128)
     (Interval(nbytes=64, first=1, last=3), Interval(nbytes=64, first=2, last=3))
     """
     cuts = sorted({0, nbytes, *(c for low, high, _ in touches for c in (low, high) if 0 < c < nbytes)})
     whole = [step for _, _, step in touches]
+    if len(cuts) > _CUTS:
+        return (Interval(nbytes, min(whole), max(whole)),)
     parts: list[Interval] = []
     for low, high in pairwise(cuts):
         steps = [step for a, b, step in touches if a < high and low < b] or whole
@@ -77,6 +81,7 @@ def place(blocks: Sequence[Block]) -> tuple[list[int], int]:
     """
     size = [_aligned(sum(p.nbytes for p in block)) for block in blocks]
     bound = most_alive(blocks)
+    blocks = _fewer_parts(blocks)
     bound += bound // 256  # less than this is not worth another try
     everyone = range(len(blocks))
     starts = [min((p.first for p in block), default=0) for block in blocks]
@@ -107,6 +112,18 @@ def place(blocks: Sequence[Block]) -> tuple[list[int], int]:
     return best
 
 
+def _fewer_parts(blocks: Sequence[Block]) -> Sequence[Block]:
+    """The blocks, the most divided ones as one part each where there are too many parts to compare with one another."""
+    left = sum(map(len, blocks)) - max(_PARTS, 2 * len(blocks))
+    found = list(blocks)
+    for i in sorted(range(len(blocks)), key=lambda i: -len(blocks[i])):
+        if left <= 0 or len(found[i]) < 2:
+            break
+        left -= len(found[i]) - 1
+        found[i] = (Interval(sum(p.nbytes for p in found[i]), min(p.first for p in found[i]), max(p.last for p in found[i])),)
+    return found
+
+
 def _aligned(nbytes: int) -> int:
     return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
 
@@ -114,17 +131,16 @@ def _aligned(nbytes: int) -> int:
 def _in_order(blocks: Sequence[Block], order: Sequence[int]) -> tuple[list[int], int]:
     """Each block at its lowest possible place, one after another."""
     offsets = [0] * len(blocks)
-    placed: list[tuple[int, int, Interval]] = []  # from, to, life
+    placed: list[tuple[int, int, int, int]] = []  # first and last step, from, to
     total = 0
     for i in order:
         refused: list[tuple[int, int]] = []  # offsets strictly between these would meet a part that lives
         ahead = 0
         parts = list(_aligned_parts(blocks[i]))
         for own in parts:
-            for low, high, other in placed:
-                if other.first <= own.last and own.first <= other.last:
-                    refused.append((low - ahead - own.nbytes, high - ahead))
-            ahead += own.nbytes
+            begin, end, least = own.first, own.last, ahead + own.nbytes
+            refused += [(low - least, high - ahead) for first, last, low, high in placed if first <= end and begin <= last]
+            ahead = least
         at = 0
         for low, high in sorted(refused):
             if at <= low:
@@ -132,7 +148,7 @@ def _in_order(blocks: Sequence[Block], order: Sequence[int]) -> tuple[list[int],
             at = max(at, -(-high // ALIGNMENT) * ALIGNMENT)
         offsets[i] = at
         for own in parts:
-            placed.append((at, at + own.nbytes, own))
+            placed.append((own.first, own.last, at, at + own.nbytes))
             at += own.nbytes
         total = max(total, at)
     return offsets, total

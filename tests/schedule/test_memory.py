@@ -74,3 +74,25 @@ def test_lives() -> None:
         Interval(64, 5, 5), Interval(64, 3, 5), Interval(128, 5, 5), Interval(64, 3, 5),
     )  # fmt: skip
     assert lives([(0, 0, 2)], 0) == ()
+
+
+def test_a_buffer_in_very_many_parts_is_one() -> None:
+    """A concatenation inside of every row of a long batch: book-keeping of each piece would be quadratic in their number."""
+    rows, columns = 512, 8
+    touches = [(16 * (r * columns + c), 16 * (r * columns + c + 1), c) for c in range(columns) for r in range(rows)]
+    assert lives(touches, 16 * rows * columns) == (Interval(16 * rows * columns, 0, columns - 1),)
+    few = [touch for touch in touches if touch[1] <= 16 * columns]
+    assert [p.first for p in lives(few, 16 * columns)] == list(range(columns))
+
+
+def test_a_plan_of_very_many_parts_leaves_the_most_divided_buffers_whole() -> None:
+    many = [tuple(Interval(64, k + i % 7, k + i % 7) for i in range(200)) for k in range(20)]
+    few = [(Interval(64, 3, 4), Interval(64, 5, 6))]
+    some = [*many, *few]
+    offsets, total = place(some)
+    assert total <= 64 * sum(map(len, some))
+    parts = spread(some, offsets)
+    for i, (at, a) in enumerate(parts):
+        for where, b in parts[:i]:
+            if a.first <= b.last and b.first <= a.last:
+                assert at + a.nbytes <= where or where + b.nbytes <= at
