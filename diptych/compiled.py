@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.errors import InputError
+from diptych.errors import DiptychError, InputError
 from diptych.fingerprint import of_compiler
 from diptych.ir.types import dtype_of
 from diptych.knowledge import keep_tuning, kept_figures, kept_tuning
@@ -33,10 +33,14 @@ if TYPE_CHECKING:
     from diptych.runtime.shared import SharedWeights
     from diptych.schedule.plan import Plan
 
-__all__ = ["Compiled"]
+__all__ = ["Compiled", "NotKept"]
 
 TINY_NS = 20_000.0  # below this a second thread costs more than it brings
 _LARGE = 40  # nodes: from here on compiling takes longer than starting processes for it
+
+
+class NotKept(DiptychError):
+    """What was not to be compiled anew is not in the cache."""
 
 
 class Compiled:
@@ -44,11 +48,12 @@ class Compiled:
 
     def __init__(self, make_graph: Callable[[], Graph], content: Callable[[Graph | None], str | None], options: Options,
                  target: str | None, progress: Progress | None = None, shared: SharedWeights | None = None,
-                 tune: float = 0.0) -> None:  # fmt: skip
+                 tune: float = 0.0, build: bool = True) -> None:  # fmt: skip
         """`content(None)` names what is compiled without its Graph, or is None; then `content(graph)` does.
 
         `shared`: where constants are kept that other programs may have as well.
         `tune`: seconds to search for faster schedules of what has not been tuned yet.
+        `build`: False raises NotKept where the cache does not have the code.
         """
         self._make_graph, self._options = make_graph, options
         self.call: Callable[..., Any]
@@ -79,6 +84,8 @@ class Compiled:
         made = recall(cache, key, options.threads) if name is not None else None
         if made is not None and shared is not None and not shared.read(cache, made.shared, options.threads):
             made = None
+        if made is None and not build:
+            raise NotKept("the cache has no such program")
         if made is None:
             made = self._build(progress, shared)
             if content(None) is not None:

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["Program"]
 
 HOT_SECONDS = float(os.environ.get("DIPTYCH_HOT_SECONDS", "0.5"))  # time spent in NumPy before compiling pays
-# Networks (hybridized blocks, executors, recorded steps) come again: the third call at the latest is native, and the
-# first one where NumPy would take longer than compiling. NumPy's products of matrices are BLAS, some hundred times as
-# fast as the reference of a convolution: a network of products seen once or twice (an unrolled recurrent one, whose
-# many operators take long to compile) is worth it later than its multiplications alone would say.
+# Networks (hybridized blocks, executors, recorded steps) come again: the third call is native, and the first one where
+# NumPy would take longer than compiling (NumPy's products of matrices are BLAS, some hundred times as fast as the
+# reference of a convolution, and count so much less). Large graphs of small operators (unrolled cells) take the compiler
+# far longer than NumPy takes for a call: they are compiled when NumPy has taken nearly as long as the compiler would.
 _CALLS, _MULTIPLICATIONS, _BLAS = 2, 2e8, 100.0
+_PATIENCE = 2.5  # seconds of compiling that every network is worth
+_NODE, _KIND, _RATE = 1e-3, 2e-2, 1e9  # compiling: seconds a node, and a kind of node; multiplications a second in NumPy
 
 
 class Program:
@@ -39,7 +41,8 @@ class Program:
     without a kernel) is carried out in NumPy; a RuntimeWarning says so, and which operator it is.
     """
 
-    __slots__ = ("_calls", "_constants", "_into", "_made", "_native", "_outputs", "_slots", "_spent", "_steps", "_tried", "graph", "network", "watch")
+    __slots__ = ("_calls", "_constants", "_into", "_made", "_native", "_outputs", "_price", "_slots", "_spent", "_steps", "_tried",
+                 "graph", "network", "watch")  # fmt: skip
 
     def __init__(self, graph: Graph, network: bool = False) -> None:
         self.graph = graph
@@ -51,6 +54,7 @@ class Program:
         self._tried = False
         self._spent = 0.0
         self._calls = 0
+        self._price = -1.0  # seconds that compiling would take, when they have been estimated
         place: dict[int, int] = {v: i for i, v in enumerate(graph.inputs)}
         self._constants: list[tuple[int, Array]] = []
         for v, array in graph.constants.items():
@@ -91,8 +95,10 @@ class Program:
             return list(result) if isinstance(result, (tuple, list)) else [result]
         if not self._tried and self._hot():
             self._compile()
-            if self._native is not None:
-                return self.unwatched(arrays, places)
+        elif not self._tried and self.network and self._calls == _CALLS:
+            self._compile(only_kept=True)
+        if self._native is not None:
+            return self.unwatched(arrays, places)
         start = perf_counter()
         out = self._interpret(arrays)
         self._spent += perf_counter() - start
@@ -114,9 +120,14 @@ class Program:
     def _hot(self) -> bool:
         if not self._steps:
             return False
-        if self._spent > HOT_SECONDS:
-            return True
-        return self.network and (self._calls >= _CALLS or (self._calls == 0 and _multiplications(self.graph) > _MULTIPLICATIONS))
+        if not self.network:
+            return self._spent > HOT_SECONDS
+        if self._price < 0:
+            self._price = _price(self.graph)
+        if self._calls == 0:
+            found = _multiplications(self.graph)
+            return found > _MULTIPLICATIONS and found / _RATE + _PATIENCE > self._price
+        return (self._calls >= _CALLS or self._spent > HOT_SECONDS) and self._spent + _PATIENCE > self._price
 
     def _interpret(self, arrays: Sequence[Array], spans: list[tuple[str, float, float]] | None = None) -> list[Array]:
         env: list[Any] = [None] * self._slots
@@ -149,20 +160,22 @@ class Program:
             out.append(array)
         return out
 
-    def _compile(self) -> None:
-        """Make native code."""
-        self._tried = True
-        from diptych.compiled import Compiled
+    def _compile(self, only_kept: bool = False) -> None:
+        """Make native code, or take what another process made and kept, which costs nothing."""
+        self._tried = not only_kept
+        from diptych.compiled import Compiled, NotKept
         from diptych.fingerprint import of_graph
         from diptych.options import Options
         from diptych.progress import default_progress
 
         try:
             made = Compiled(lambda: self.graph, lambda g: None if g is None else of_graph(g), Options(threads=cpu_count()), None,
-                            default_progress())  # fmt: skip
+                            default_progress(), build=not only_kept)  # fmt: skip
             assert made.executable is not None
             self._made = made
             self._native, self._into = made.call, made.executable.run_into
+        except NotKept:
+            pass
         except DiptychError as error:
             warnings.warn(f"the graph {self.graph.name!r} of {len(self.graph.nodes)} operators runs in NumPy, which is slow: {error}",
                           RuntimeWarning, stacklevel=2)  # fmt: skip
@@ -180,3 +193,9 @@ def _multiplications(graph: Graph) -> float:
         elif node.op.name in ("conv", "conv_transpose"):
             total += prod(shapes[-1] if node.op.name == "conv" else shapes[0]) * prod(shapes[1][1:])
     return total
+
+
+def _price(graph: Graph) -> float:
+    """The seconds that compiling a graph takes, roughly."""
+    kinds = {(n.op.name, *(graph.types[v].shape for v in (*n.inputs, *n.outputs))) for n in graph.nodes}
+    return _NODE * len(graph.nodes) + _KIND * len(kinds)
