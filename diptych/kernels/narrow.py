@@ -19,7 +19,7 @@ from llvmlite import ir
 from diptych.codegen.builder import Val
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Expr, Kernel, Operand
-from diptych.kernels.access import keep_lanes, load_lanes, shuffle, store_lanes, sum_lanes
+from diptych.kernels.access import keep_lanes, load_lanes, store_lanes, sum_lanes
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.nest import expr_cost, items, merged, spans, split_work
 

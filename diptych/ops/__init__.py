@@ -112,7 +112,6 @@ from diptych.ops.transcendental import (
 from diptych.ops.update import SliceUpdateAt
 
 __all__ = [
-    "NarrowConv",
     "OPS",
     "Abs",
     "Acos",
@@ -224,6 +223,7 @@ __all__ = [
     "Mod",
     "Movement",
     "Mul",
+    "NarrowConv",
     "Neg",
     "NormL2",
     "NotEqual",

@@ -24,8 +24,8 @@ from diptych.schedule.expand import join_depthwise, lower_expand
 from diptych.schedule.gate import join_gates
 from diptych.schedule.groups import partition
 from diptych.schedule.indexing import INDEXING, lower_indexing
-from diptych.schedule.narrow import lower_narrow_conv
 from diptych.schedule.naive import lower_plain_conv, lower_product
+from diptych.schedule.narrow import lower_narrow_conv
 from diptych.schedule.norm_sums import join_norms
 from diptych.schedule.options import conv_key, pick
 from diptych.schedule.placement import is_depthwise, place_values
