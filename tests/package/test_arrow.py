@@ -43,7 +43,7 @@ ARROW: dict[str, set[str]] = {
     "artifact": {"errors", "fingerprint", "frontends", "ir", "ops", "runtime"},
     "model": {"artifact", "compiled", "errors", "fingerprint", "frontends", "ir", "lengths", "passes", "options", "progress", "runtime"},
     "api": {"artifact", "errors", "frontends", "ir", "lengths", "model", "options", "progress", "runtime"},
-    "mxnet": {"_version", "compiled", "errors", "fingerprint", "frontends", "ir", "ops", "options", "passes", "progress", "runtime", "streams"},
+    "mxnet": {"_version", "compiled", "errors", "fingerprint", "frontends", "ir", "ops", "options", "passes", "profile", "progress", "runtime", "streams", "targets"},
     "__init__": {"_version", "api", "errors", "generate", "ir", "model"},
     "compare": {"__init__", "_version", "api", "errors", "frontends", "ir", "model", "profile"},
     "cli": {"__init__", "_version", "api", "calibrate", "compare", "errors", "explain", "frontends", "ir", "model", "passes", "profile", "runtime"},
