@@ -43,6 +43,16 @@ class Expr:
     def is_identity(self) -> bool:
         return self.inputs == 1 and not self.steps and self.results == (0,)
 
+    def with_operand(self, op: Op) -> Expr:
+        """The program after `op` on operand 0 and one more, which becomes operand 1."""
+        held = self.inputs + len(self.consts)
+
+        def shifted(r: int) -> int:
+            return held + 1 if r == 0 else r + 1 if r < held else r + 2
+
+        steps = ((op, (0, 1)), *((o, tuple(map(shifted, args))) for o, args in self.steps))
+        return Expr(self.inputs + 1, self.consts, steps, tuple(map(shifted, self.results)))
+
     def __str__(self) -> str:
         base = self.inputs + len(self.consts)
         names = [f"x{i}" for i in range(self.inputs)] + [repr(v) for v, _ in self.consts]

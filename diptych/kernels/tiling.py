@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["PANEL", "Tiling", "alternatives", "choose", "pixel_tiles"]
 
 PANEL = 16
+_UNEVEN = 0.02  # the part of the time for which another order of work items is worth taking
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,35 @@ def choose(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps
         per_block -= 1
     per_block = -(-count // -(-count // per_block))  # even items: a short last one leaves a thread waiting
     panel_outer = w_bytes > 2 * x_bytes or (x_bytes < target.l2 // 2 and w_bytes > target.l2 // 2)
+    # What is read again and again comes in time, even from L3; a thread that has more to do than the others does not.
+    lost = {order: _unevenness(batch, groups, tiles, per_block, order) for order in (True, False)}
+    if lost[panel_outer] > lost[not panel_outer] + _UNEVEN:
+        panel_outer = not panel_outer
     # Few tiles share a chunk of weights from memory: it must come while the chunk before is worked with.
     prefetch = w_bytes > target.l2 // 2 and per_block <= 64
     return Tiling(tiles, group, per_block, k_chunk, panel_outer, prefetch)
+
+
+def _unevenness(batch: int, groups: int, tiles: tuple[tuple[int, int], ...], per_block: int, panel_outer: bool) -> float:
+    """By which part the slowest of two or four threads takes longer than their mean, if they get like numbers of items."""
+    widths = [w for w, count in tiles for _ in range(count)]
+    blocks = [sum(widths[i : i + per_block]) for i in range(0, len(widths), per_block)]
+    before = [0, *accumulate(blocks)]  # pixels of the blocks before each one
+    items = batch * groups * len(blocks)
+
+    def pixels(end: int) -> int:
+        """Of the items before `end`."""
+        whole, rest = divmod(end, groups * len(blocks))
+        outer, inner = divmod(rest, len(blocks) if panel_outer else groups)
+        if panel_outer:
+            return whole * groups * before[-1] + outer * before[-1] + before[inner]
+        return whole * groups * before[-1] + before[outer] * groups + (blocks[outer] * inner if inner else 0)
+
+    def slowest(threads: int) -> float:
+        ends = [pixels(i * items // threads) for i in range(threads + 1)]
+        return max(b - a for a, b in pairwise(ends)) * threads / ends[-1]
+
+    return max(slowest(2), slowest(4)) - 1
 
 
 def alternatives(target: Target, *, batch: int, pixels: int, panels: int, k: int, taps: int) -> tuple[Tiling, ...]:

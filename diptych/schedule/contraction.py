@@ -57,12 +57,7 @@ def _epilogue(ctx: Context, group: Group, bias: bool) -> tuple[Expr, list[int]]:
     assert group.anchor is not None
     anchor = group.anchor.outputs[0]
     expr, values = ctx.expression(group.epilogue, first=(anchor,), results=group.results)
-    if not bias:
-        return expr, values
-    # Registers: sum, bias, operands, constants, then first of all sum + bias, which every step reads as the sum.
-    shift = lambda r: 2 + len(values) + len(expr.consts) if r == 0 else r + 1 if r < expr.inputs + len(expr.consts) else r + 2  # noqa: E731
-    steps = [(OPS["add"](), (0, 1)), *((op, tuple(map(shift, args))) for op, args in expr.steps)]
-    return Expr(expr.inputs + 1, expr.consts, tuple(steps), tuple(map(shift, expr.results))), values
+    return (expr.with_operand(OPS["add"]()) if bias else expr), values
 
 
 def _readable(ctx: Context, view: View, shape: tuple[int, ...], lane: int) -> View:

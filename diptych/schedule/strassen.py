@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diptych.ir.kernel import Expr
 from diptych.kernels.strassen import PRODUCTS, StrassenParams, make_strassen
 from diptych.kernels.strassen_rows import make_strassen_rows
 from diptych.kernels.tile import PANEL
 from diptych.kernels.tiling import pixel_tiles
+from diptych.ops.base import OPS
 from diptych.schedule.context import RowSums
 from diptych.schedule.options import pick, product_key
 from diptych.schedule.views import View
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from diptych.ir import Array
-    from diptych.ir.kernel import Expr
     from diptych.schedule.context import Context
     from diptych.targets.base import Target
 
@@ -29,6 +30,8 @@ __all__ = ["empty_sums", "lower_strassen", "pack_strassen", "strassen_shape"]
 _ROWS, _COLUMNS, _DEPTH = 48, 192, 96  # smaller products gain less than the sums cost
 _HALF = 128  # longest stretch: its sums are rounded like a chain of that many additions
 _SPILLS = {16: (11,)}  # lanes -> widths of tiles that LLVM does not keep in registers at every depth (seen by the tests)
+_SUMS_OF_L3 = 4  # the rows' sums may be a quarter of the last level
+_PART = 768  # else the depth of a part, whose weights and rows stay in L2
 _PASS = 1024  # depth whose weights (7/4 of the usual) stay in L2 beside the rows
 
 
@@ -62,14 +65,49 @@ def lower_strassen(ctx: Context, a: View | RowSums, w: Array, expr: Expr, operan
         if isinstance(a, View):
             return False
         target = ctx.temp((batch, rows, n))
+    sides = [_side(ctx, v, out.shape, (batch, rows, n)) for v in operands]
     if isinstance(a, View):
         x = a.reshape((batch, rows, depth))
         if x is None or x.strides[-1] != 1:
             copied = ctx.copy(a, "matrix operand").reshape((batch, rows, depth))
             assert copied is not None
             x = copied
-        a = _sums(ctx, x, half)
-    sides = [_side(ctx, v, out.shape, (batch, rows, n)) for v in operands]
+        parts = _parts(ctx.target, batch * rows, depth, half)
+        part = depth // parts
+        to = target
+        for at in range(0, depth, part):  # each adds what the one before has left
+            is_last = at == depth - part
+            way_out, others = (expr, sides) if is_last else (Expr.identity(), [])
+            if at:
+                way_out, others = way_out.with_operand(OPS["add"]()), [to, *others]
+            to = target if is_last else ctx.temp((batch, rows, n))
+            _product(ctx, _sums(ctx, _depths(x, at, part), half), w[at : at + part], half, way_out, others, to)
+    else:
+        _product(ctx, a, w, half, expr, sides, target)
+    if target.buffer != out.buffer:
+        again = target.reshape(out.shape)
+        assert again is not None
+        ctx.copy_to(again, out)
+    return True
+
+
+def _parts(target: Target, rows: int, depth: int, half: int) -> int:
+    """In how many parts of the depth a product is made. Every group of columns reads the rows' sums; where these are too
+    large to stay in the last level of cache beside the weights, those of a part do."""
+    if 4 * len(PRODUCTS) * rows * depth // 4 <= target.l3 // _SUMS_OF_L3:
+        return 1
+    stretches = depth // (2 * half)
+    return next(d for d in range(1, stretches + 1) if stretches % d == 0 and depth // d <= max(_PART, 2 * half))
+
+
+def _depths(x: View, first: int, count: int) -> View:
+    """Part of the last axis of [batch, rows, depth]."""
+    return x if count == x.shape[-1] else x.slice((0, 0, first), (1, 1, 1), (*x.shape[:-1], count))
+
+
+def _product(ctx: Context, a: RowSums, w: Array, half: int, expr: Expr, sides: Sequence[View], out: View) -> None:
+    """out[batch, rows, n] = expr(rows times w[k, n], sides) for the rows whose sums `a` is."""
+    (batch, rows, n), depth = out.shape, w.shape[0]
     columns = _column_scales(w)
     params = _params(ctx.target, ctx.threads, batch, rows, n, depth, half, expr, columns is not None)
     shape = (params.panel_pairs, depth // (2 * half) * len(PRODUCTS) * half * PANEL)
@@ -77,14 +115,8 @@ def lower_strassen(ctx: Context, a: View | RowSums, w: Array, expr: Expr, operan
     args = [a.sums, weights, a.scales]
     if columns is not None:
         args.append(ctx.weights((1 / columns).astype(np.float32)))
-    args += [*sides, target]
-    kernel = make_strassen(params, [v.operand for v in args], ctx.target.lanes(4))
-    ctx.call(kernel, args)
-    if target.buffer != out.buffer:
-        again = target.reshape(out.shape)
-        assert again is not None
-        ctx.copy_to(again, out)
-    return True
+    args += [*sides, out]
+    ctx.call(make_strassen(params, [v.operand for v in args], ctx.target.lanes(4)), args)
 
 
 def _half(depth: int) -> int:

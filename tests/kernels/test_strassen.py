@@ -10,6 +10,7 @@ from diptych.ir import Graph, TensorType
 from diptych.kernels.strassen import PRODUCTS
 from diptych.ops import Gelu
 from diptych.ops.build import Builder
+from diptych.schedule import strassen
 from diptych.schedule.strassen import pack_strassen
 from diptych.targets import host
 from diptych.targets.numpy import interpret
@@ -33,6 +34,11 @@ def _graph(rng: np.random.Generator, lead: tuple[int, ...], k: int, n: int, tran
 def _kinds(model: diptych.Model) -> list[str]:
     assert model.plan is not None
     return [k.kind for k in model.plan.kernels]
+
+
+def _steps(model: diptych.Model) -> list[str]:
+    assert model.plan is not None
+    return [model.plan.kernels[s.kernel].kind for s in model.plan.steps]
 
 
 def _row_error(got: Array, expected: Array) -> float:
@@ -63,6 +69,23 @@ def test_against_float64(rng: np.random.Generator, level: str, lead: tuple[int, 
     inputs = {name: _normal(rng, *t.shape) for name, t in graph.input_types().items()}
     expected = interpret(graph, inputs, "f64")["y"]
     assert _row_error(model(**inputs), expected) < 3e-5
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sums_larger_than_the_caches_are_made_by_parts_of_the_depth(
+    rng: np.random.Generator, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every part adds to what the one before has left; only the last has bias, activation and residual."""
+    monkeypatch.setattr(strassen, "_SUMS_OF_L3", 1 << 12)
+    graph = _graph(rng, (2, 33), 2560, 300)
+    model = diptych.compile(graph, threads=threads)
+    assert [k for k in _steps(model) if "strassen" in k] == ["strassen_rows", "strassen"] * 5
+    x = {name: _normal(rng, *t.shape) for name, t in graph.input_types().items()}
+    x["x"][1] *= 1000  # rows of another size are scaled apart
+    assert _row_error(model(**x), interpret(graph, x, "f64")["y"]) < 3e-5
+    x["x"][1, 32, 7] = np.nan
+    y = model(**x)
+    assert np.isnan(y[1, 32]).all() and np.isfinite(y[0]).all() and np.isfinite(y[1, :31]).all()
 
 
 def test_errors_stay_near_those_of_the_plain_sum(rng: np.random.Generator) -> None:
