@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diptych.ir.kernel import Kernel
     from diptych.kernels.contract import ContractParams
     from diptych.kernels.expand import ExpandParams
+    from diptych.kernels.narrow import NarrowParams
     from diptych.kernels.strassen import StrassenParams
     from diptych.kernels.winograd import ProductParams
     from diptych.kernels.worker import Workers
@@ -56,6 +57,11 @@ def flops_of(kernel: Kernel) -> int:
     if kernel.kind == "expand":
         e: ExpandParams = kernel.params
         return e.flops(kernel.operands[5].shape)
+    if kernel.kind == "grouped":
+        return 2 * prod(kernel.operands[-1].shape) * prod(kernel.operands[1].shape[1:4])
+    if kernel.kind == "narrow_conv":
+        narrow: NarrowParams = kernel.params
+        return 2 * prod(kernel.operands[-1].shape) * narrow.channels * len(narrow.taps)
     if kernel.kind not in ("contract", "skinny"):
         return 0
     p: ContractParams = kernel.params

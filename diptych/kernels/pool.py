@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from diptych.codegen.builder import Val
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Expr, Kernel, Operand
-from diptych.kernels.access import load_lanes, store_lanes
+from diptych.kernels.access import load_lanes, shuffle, store_lanes
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.nest import expr_cost, items, register_dtype, split_work, vector_lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llvmlite import ir
 
@@ -173,6 +173,9 @@ class _Pool:
     def row(self) -> None:
         fn = self.fn
         first, stop = self.interior(self.rank - 1)
+        if self.in_pairs(stop - first) and self.idempotent():
+            self.clamped_pairs(first, stop)
+            return
         if self.p.blocked and self.p.kind != "lp" and not self.p.adaptive and prod(self.p.kernel) <= _WHOLE:
             inside = self.rows_inside()
             if inside is None:
@@ -186,15 +189,23 @@ class _Pool:
             self.borders(first, stop)
             return
         self.borders(first, stop)
+        if self.in_pairs(stop - first):
+            inside = self.rows_inside()
+            with ExitStack() as stack:
+                if inside is not None:
+                    then, otherwise = stack.enter_context(fn.b.if_else(inside))
+                    with otherwise:
+                        self.vectors(first, stop, lambda o: self.point(o, self.p.lanes, inside=True))
+                    stack.enter_context(then)
+                self.vectors(first, stop, lambda o: self.pairs(o, *self.corner(o)))
+            return
         if self.p.blocked:
             with fn.loop(first, stop, name="inside") as o:
                 self.point(o, self.p.lanes, inside=True)
             return
         lanes = self.p.lanes
         if lanes > 1 and stop - first >= lanes and len(self.kernel.operands) == 2:
-            # The last vector reaches back over columns done already: the same values are written again.
-            with fn.loop(first, stop, lanes, name="inside") as o:
-                self.point(fn.imin(o, stop - lanes), lanes, inside=True)
+            self.vectors(first, stop, lambda o: self.point(o, lanes, inside=True))
             return
         vectors = first + (stop - first) // lanes * lanes
         if lanes > 1 and vectors > first:
@@ -203,6 +214,96 @@ class _Pool:
             first = vectors
         with fn.loop(first, stop, name="rest") as o:
             self.point(o, 1, inside=True)
+
+    def vectors(self, first: int, stop: int, body: Callable[[ir.Value], None], inside: tuple[int, int] | None = None) -> None:
+        """Vectors of columns; the last one reaches back over columns done already: the same values are written again.
+
+        They stay within `inside`, if that is more than these columns.
+        """
+        fn, lanes = self.fn, self.p.lanes
+        with fn.loop(first, stop, lanes, name="inside") as o:
+            body(fn.imin(o, (inside or (first, stop))[1] - lanes))
+
+    def in_pairs(self, columns: int) -> bool:
+        """Whether a vector of outputs had best be made of the even and the odd columns of whole vectors of inputs."""
+        p = self.p
+        small = p.kind != "lp" and not p.adaptive and not p.blocked and prod(p.kernel) <= _WHOLE
+        step_two = p.strides[-1] == 2 and p.dilations[-1] == 1 and 2 <= p.kernel[-1] <= 2 + p.lanes and self.x.strides[-1] == 1
+        return small and step_two and p.lanes >= 4 and columns >= p.lanes and len(self.kernel.operands) == 2
+
+    def idempotent(self) -> bool:
+        """Whether reading the border in place of what lies beyond it changes nothing: it is in the window anyway."""
+        p = self.p
+        meets = all(
+            lo < k and d == 1 and (n - 1) * s - lo < size
+            for k, s, (lo, _), d, n, size in zip(p.kernel, p.strides, p.pads, p.dilations, self.out.shape[2:], self.x.shape[2:], strict=True)
+        )
+        return p.kind == "max" and meets
+
+    def clamped_pairs(self, first: int, stop: int) -> None:
+        """The whole row by `pairs`: rows beyond the border are clamped to it, and columns of the first and last vector."""
+        fn, p, x = self.fn, self.p, self.x
+        lanes, n = p.lanes, self.out.shape[1 + self.rank]
+        rows: list[Index] = [fn.dot(self.index[:2], x.strides[:2])]
+        for d in range(self.rank - 1):
+            top = fn.isub(fn.imul(self.index[2 + d], p.strides[d]), p.pads[d][0])
+            inside = [fn.imin(fn.imax(fn.iadd(top, t), 0), x.shape[2 + d] - 1) for t in range(p.kernel[d])]
+            rows = [fn.iadd(row, fn.imul(i, x.strides[2 + d])) for row in rows for i in inside]
+        begin, end = (lanes if first else 0), (n - lanes if stop < n else n)
+        if begin < end:
+            self.vectors(begin, max(end, begin + 1), lambda o: self.pairs(o, fn.isub(fn.imul(o, 2), p.pads[-1][0]), rows), (first, stop))
+        for o in dict.fromkeys((0,) * (first > 0) + (n - lanes,) * (stop < n)):
+            self.pairs(o, o * 2 - p.pads[-1][0], rows)
+
+    def pairs(self, o: Index, base: Index, rows: Sequence[Index]) -> None:
+        """One vector of outputs two columns apart: window rows are reduced first, then columns are picked.
+
+        `base` is the first column in each of `rows`; where it is known, columns are clamped to the input.
+        """
+        fn, p, m = self.fn, self.p, self.math
+        lanes, k, size = p.lanes, p.kernel[-1], self.x.shape[1 + self.rank]
+        combine = m.max if p.kind == "max" else m.add
+
+        def place(c: int, room: int) -> Index:
+            """Column number `c` of the windows in the input, with `room` for so many from there on."""
+            return min(max(base + c, 0), size - room) if isinstance(base, int) else fn.iadd(base, c)
+
+        def column(c: int) -> Val:
+            """The vector of inputs from column `c` on, reduced over the window's rows."""
+            at = [fn.iadd(r, place(c, lanes)) for r in rows]
+            return reduce(combine, [m.cast(load_lanes(fn, fn.args["p0"], a, 1, self.x.dtype, lanes), self.held) for a in at])
+
+        def lane(c: int, start: int) -> int:
+            """The lane of column `c` in the vector from column `start` on."""
+            one, first = place(c, 1), place(start, lanes)
+            return one - first if isinstance(one, int) and isinstance(first, int) else c - start
+
+        span = 2 * (lanes - 1) + k  # columns that the windows meet: nothing beyond them is read
+        low, high = column(0), column(lanes)
+        end = column(span - lanes) if k > 2 else high
+        taps: list[Val] = []
+        for t in range(k):
+            if t < 2:
+                columns = range(t, t + 2 * lanes, 2)
+                taps.append(shuffle(fn, low, high, [lane(c, 0) if c < lanes else lanes + lane(c, lanes) for c in columns]))
+            else:  # one output further on
+                taps.append(shuffle(fn, taps[t - 2], end, [*range(1, lanes), lanes + lane(t + 2 * (lanes - 1), span - lanes)]))
+        v = reduce(combine, taps)
+        if p.kind == "avg":
+            v = m.mul(v, m.const(1 / prod(p.kernel), self.held, v.lanes))
+        self.store(m.cast(v, self.x.dtype), o)
+
+    def corner(self, o: Index) -> tuple[Index, list[int]]:
+        """Where the first tap of the window of column `o` lies, and how far from it the window's rows begin."""
+        fn, p, x = self.fn, self.p, self.x
+        base: Index = fn.dot(self.index[:2], x.strides[:2])
+        for d, i in enumerate([*self.index[2:], o]):
+            base = fn.iadd(base, fn.imul(fn.isub(fn.imul(i, p.strides[d]), p.pads[d][0]), x.strides[2 + d]))
+        rows = [
+            sum(t * dil * s for t, dil, s in zip(taps, p.dilations, x.strides[2:], strict=False))
+            for taps in product(*map(range, p.kernel[:-1]))
+        ]
+        return base, rows
 
     def borders(self, first: int, stop: int) -> None:
         """The columns outside [first, stop)."""
@@ -239,14 +340,7 @@ class _Pool:
         """`count` neighbouring outputs, everything written out; each column of the windows is reduced once."""
         fn, p, m, x = self.fn, self.p, self.math, self.x
         combine = m.max if p.kind == "max" else m.add
-        where = [*self.index[2:], o]
-        base: Index = fn.dot(self.index[:2], x.strides[:2])
-        for d, i in enumerate(where):
-            base = fn.iadd(base, fn.imul(fn.isub(fn.imul(i, p.strides[d]), p.pads[d][0]), x.strides[2 + d]))
-        rows = [
-            sum(t * dil * s for t, dil, s in zip(taps, p.dilations, x.strides[2:], strict=False))
-            for taps in product(*map(range, p.kernel[:-1]))
-        ]
+        base, rows = self.corner(o)
         columns: dict[int, Val] = {}
 
         def column(c: int) -> Val:

@@ -12,9 +12,10 @@ from llvmlite import ir
 from diptych.codegen.builder import I64, Val, register_type
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Expr, Kernel, Operand
-from diptych.kernels.access import load_lanes, store_lanes
+from diptych.kernels.access import load_lanes, shuffle, store_lanes
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.nest import expr_cost, items, register_dtype, spans, split_work, vector_lanes
+from diptych.kernels.resize_columns import ColumnRun, column_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,7 @@ class ResizeParams:
 
     taps: tuple[Taps, ...]
     lane_dim: int  # the dim of the operands that vectors run along; -1: none
+    columns: tuple[ColumnRun, ...]  # how vectors run along the last spatial dim, if it is that
     epilogue: Expr
     dim: int
     block: int
@@ -52,9 +54,17 @@ def make_resize(x: Operand, out: Operand, taps: Sequence[Taps], target: Target, 
     if [len(t) for t in taps] != list(out.shape[2 : 2 + rank]):
         raise ValueError(f"resize: tables for {[len(t) for t in taps]} positions, the output is {out}")
     every = (x, *extras, out)
-    # Vectors need a dim that is not resampled and contiguous: the channels of a block, or those of a channels-last view.
+    # Vectors had best run along a dim that is not resampled and contiguous: the channels of a block, or those of a channels-last view.
     lane_dim = len(out.shape) - 1 if blocked else 1 if x.strides[1] == out.strides[1] == 1 else -1
-    lanes = vector_lanes([o.dtype for o in every], target) if lane_dim >= 0 else 1
+    lanes = vector_lanes([o.dtype for o in every], target)
+    columns: tuple[ColumnRun, ...] = ()
+    if lane_dim < 0 and x.strides[-1] == out.strides[-1] == 1 and not extras and 0 not in out.shape:
+        # Else along a row, where shuffles bring the inputs of neighbouring outputs together.
+        columns = column_runs([at for at, _ in taps[-1]], x.shape[-1], lanes)
+    if columns:
+        lane_dim, lanes = 1 + rank, len(columns[0].lanes[0])
+    elif lane_dim < 0:
+        lanes = 1
     outer = tuple(d for i, d in enumerate(out.shape) if i != lane_dim)[: 1 + rank - (lane_dim == 1)]
     window = prod(len(t[0][0]) for t in taps if t)
     last = prod(out.shape) // max(1, prod(outer))
@@ -62,7 +72,7 @@ def make_resize(x: Operand, out: Operand, taps: Sequence[Taps], target: Target, 
     if 0 in out.shape:
         work = 0
     cost = 20 + prod(out.shape) * (2 * window + expr_cost(epilogue)) / lanes / 3
-    params = ResizeParams(tuple(taps), lane_dim, epilogue, dim, block, lanes)
+    params = ResizeParams(tuple(taps), lane_dim, columns, epilogue, dim, block, lanes)
     return Kernel("resize", params, every, 1, work, cost)
 
 
@@ -78,18 +88,20 @@ def _table(fn: Fn, p: ResizeParams, d: int) -> tuple[ir.Value, ir.Value | None]:
     taps = p.taps[d]
     weights = [w for _, ws in taps for w in ws]
 
-    def constant(what: str, element: ir.Type, values: list[int] | list[float]) -> ir.Value:
-        t = ir.ArrayType(element, len(values))
-        g = ir.GlobalVariable(fn.module, t, f"{fn.function.name}.{what}{d}")
-        g.initializer = ir.Constant(t, values)
-        g.global_constant = True
-        g.linkage = "internal"
-        return g
-
-    indices = constant("at", I64, [i for at, _ in taps for i in at])
+    indices = _constant(fn, f"at{d}", I64, [i for at, _ in taps for i in at])
     if all(w == 1 for w in weights) and len(taps[0][0]) == 1:
         return indices, None
-    return indices, constant("by", register_type("f64"), [float(w) for w in weights])
+    return indices, _constant(fn, f"by{d}", register_type("f64"), [float(w) for w in weights])
+
+
+def _constant(fn: Fn, what: str, element: ir.Type, values: list[int] | list[float]) -> ir.Value:
+    """A table in the module."""
+    t = ir.ArrayType(element, len(values))
+    g = ir.GlobalVariable(fn.module, t, f"{fn.function.name}.{what}")
+    g.initializer = ir.Constant(t, values)
+    g.global_constant = True
+    g.linkage = "internal"
+    return g
 
 
 class _Resize:
@@ -113,6 +125,10 @@ class _Resize:
                 self.point(index, 1, 1)
                 return
 
+            if p.columns:
+                self.row(index)
+                return
+
             def body(i: Index, lanes: int, count: int) -> None:
                 self.point({**index, p.lane_dim: i}, lanes, count)
 
@@ -122,6 +138,64 @@ class _Resize:
 
     def _outer(self) -> int:
         return 1 + self.rank - (self.p.lane_dim == 1)
+
+    def row(self, index: dict[int, Index]) -> None:
+        """One row of outputs: the other dims are summed over first, on whole vectors of inputs."""
+        fn, p, m = self.fn, self.p, self.math
+        last, lanes = self.rank - 1, p.lanes
+        base = fn.dot([index[0], index[1]], self.x.strides[:2])
+        rows = self.rows(base, index)
+        by = self.column_weights()
+        for run in p.columns:
+            with fn.loop(0, run.count, name="vector") as i:
+                at = fn.iadd(fn.imul(i, run.step), run.at)
+                low = self.sum_rows(rows, at, lanes)
+                high = self.sum_rows(rows, fn.iadd(at, run.gap), lanes) if run.gap else None
+                first = fn.iadd(fn.imul(i, lanes), run.first)
+                acc: Val | None = None
+                for t, picks in enumerate(run.lanes):
+                    v = low if high is None and picks == tuple(range(lanes)) else shuffle(fn, low, high, picks)
+                    if by is not None:
+                        w = fn.load(fn.at(by, fn.iadd(first, t * len(p.taps[last])), self.held), self.held, lanes)
+                        v = m.mul(v, w) if acc is None else fn.fma(v, w, acc)
+                    acc = v
+                assert acc is not None
+                self.store(m.cast(acc, self.x.dtype), {**index, p.lane_dim: first}, lanes, lanes)
+
+    def rows(self, base: ir.Value, index: dict[int, Index]) -> list[tuple[ir.Value, Val | None]]:
+        """Where the rows of inputs of a row of outputs lie, and the weight of each (None: 1)."""
+        fn, m = self.fn, self.math
+        found: list[tuple[ir.Value, Val | None]] = [(base, None)]
+        for s, (table, by) in enumerate(self.tables[:-1]):
+            n = len(self.p.taps[s][0][0])
+            at = fn.imul(index[2 + s], n)
+            longer: list[tuple[ir.Value, Val | None]] = []
+            for row, weight in found:
+                for k in range(n):
+                    here = fn.iadd(row, fn.imul(fn.load(fn.at(table, fn.iadd(at, k), "i64"), "i64").ir, self.x.strides[2 + s]))
+                    w = None if by is None else m.cast(fn.load(fn.at(by, fn.iadd(at, k), "f64"), "f64"), self.held)
+                    longer.append((here, weight if w is None else w if weight is None else m.mul(weight, w)))
+            found = longer
+        return found
+
+    def sum_rows(self, rows: Sequence[tuple[ir.Value, Val | None]], at: Index, lanes: int) -> Val:
+        fn, m = self.fn, self.math
+        acc: Val | None = None
+        for row, weight in rows:
+            v = m.cast(load_lanes(fn, fn.args["p0"], fn.iadd(row, at), 1, self.x.dtype, lanes), self.held)
+            if weight is not None:
+                w = fn.splat(weight, lanes)
+                v = m.mul(v, w) if acc is None else fn.fma(v, w, acc)
+            acc = v
+        assert acc is not None
+        return acc
+
+    def column_weights(self) -> ir.Value | None:
+        """The table of the last dim's weights, one tap after the other; None if all of them are 1."""
+        if self.tables[-1][1] is None:
+            return None
+        taps = self.p.taps[-1]
+        return _constant(self.fn, "along", register_type(self.held), [ws[t] for t in range(len(taps[0][1])) for _, ws in taps])
 
     def point(self, index: dict[int, Index], lanes: int, count: int) -> None:
         """One output, or one vector of them."""

@@ -16,7 +16,7 @@ from diptych.ops.resize import Resize
 
 __all__ = [
     "BLOCK", "BlockedAvgPool", "BlockedConv", "BlockedConvTranspose", "BlockedMaxPool", "BlockedResize", "NarrowConv",
-    "PackChannels", "UnpackChannels", "unpacked", "unpacked_type",
+    "PackChannels", "UnpackChannels", "in_block", "unpacked", "unpacked_type",
 ]  # fmt: skip
 
 BLOCK = 16
@@ -45,6 +45,16 @@ def unpacked_type(t: TensorType, channels: int) -> TensorType:
     if t.rank < 3 or t.shape[-1] != BLOCK or not 0 <= t.shape[1] * BLOCK - channels < BLOCK:
         raise TypeRuleError(f"{t} is not a blocked tensor of {channels} channels")
     return t.with_shape((t.shape[0], channels, *t.shape[2:-1]))
+
+
+def in_block(w: tuple[int, ...], groups: int) -> bool:
+    """Whether a convolution with weights of this shape has small groups, as many outputs as inputs each, that lie inside
+    one block, and keeps them: their lanes meet by shuffles, where a dense product would multiply zeros.
+
+    >>> in_block((128, 4, 3, 3), 32)
+    True
+    """
+    return groups > 1 and w[1] in (2, 4, 8) and w[0] == groups * w[1] and len(w) <= 4
 
 
 @op
@@ -91,6 +101,7 @@ class BlockedConv(Contraction):
         S((1, 2, 6, 7, 16), (20, 32, 3, 3), (20,), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1)),
         S((1, 3, 9, 9), (8, 3, 3, 3), strides=(2, 2), pads=((1, 1), (1, 1)), dilations=(1, 1), plain_input=True),
         S((1, 2, 6, 7, 16), (20, 1, 3, 3), strides=(1, 1), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=20),
+        S((2, 2, 6, 7, 16), (32, 16, 3, 3), strides=(1, 2), pads=((1, 1), (1, 1)), dilations=(1, 1), groups=2),
     )
 
     def _conv(self) -> Conv:

@@ -19,6 +19,7 @@ from diptych.ops.blocked import (
     NarrowConv,
     PackChannels,
     UnpackChannels,
+    in_block,
 )
 from diptych.ops.build import Builder
 from diptych.ops.conv_gradient import BlockedConvWeightGradient
@@ -157,7 +158,8 @@ class _Pass:
         a, g = attributes(node.op), self.g
         w, groups = self.plain(weight), a["groups"]
         c = self.graph.types[x].shape[1]
-        if not _depthwise(c, groups, w.shape):
+        constant = all(g.constant_array(v) is not None for v in (w, *map(self.plain, bias)))
+        if not _depthwise(c, groups, w.shape) and not (constant and in_block(w.shape, groups)):
             w, groups = merge_groups(g, w, groups)
         plain_input = self.reads_plain(x, groups)
         op = BlockedConv(a["strides"], a["pads"], a["dilations"], groups, plain_input)

@@ -22,6 +22,7 @@ from diptych.schedule.depthwise import lower_depthwise
 from diptych.schedule.detection import DETECTION, lower_detection
 from diptych.schedule.expand import join_depthwise, lower_expand
 from diptych.schedule.gate import join_gates
+from diptych.schedule.grouped import is_grouped, lower_grouped
 from diptych.schedule.groups import partition
 from diptych.schedule.indexing import INDEXING, lower_indexing
 from diptych.schedule.naive import lower_plain_conv, lower_product
@@ -191,8 +192,11 @@ def _conv(ctx: Context, group: Group) -> None:
         lower_expand(ctx, group)
     elif group.prologue:
         lower_staged(ctx, group)
+    elif is_depthwise(ctx, group):
+        lower_depthwise(ctx, group)
     else:
-        (lower_depthwise if is_depthwise(ctx, group) else lower_conv)(ctx, group)
+        assert group.anchor is not None
+        (lower_grouped if is_grouped(ctx.graph, group.anchor) else lower_conv)(ctx, group)
 
 
 def _pool(ctx: Context, group: Group) -> None:

@@ -10,6 +10,7 @@ from diptych.kernels.tiling import Tiling
 from diptych.ops.base import attributes
 from diptych.schedule.context import Halo
 from diptych.schedule.contraction import direct_tilings
+from diptych.schedule.grouped import is_grouped
 from diptych.schedule.options import conv_key, pick
 from diptych.schedule.transposed import transposed_pads
 from diptych.schedule.views import View, contiguous
@@ -40,7 +41,7 @@ def place_values(ctx: Context, groups: list[Group]) -> None:
         node = group.anchor
         if node is None or node.op.name != "blocked_conv" or group.before is not None or group.prologue:
             continue
-        if not is_depthwise(ctx, group):
+        if not is_depthwise(ctx, group) and not is_grouped(ctx.graph, node):
             _way(ctx, group, node)
     room = _rooms(ctx, groups, made)
     homes = _homes(ctx, groups, made, room)

@@ -64,6 +64,38 @@ def test_rounding(rounding: str, rng: np.random.Generator) -> None:
             check(kind, x, {"kernel": (3, 3), "strides": (2, 2), "pads": ((pad, pad),) * 2, "rounding": rounding})
 
 
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("width", [15, 17, 34, 67])
+def test_rows_two_columns_apart(kind: str, kernel: int, width: int, rng: np.random.Generator) -> None:
+    """Vectors of outputs from even and odd columns: first, inner and last ones, with NaN and -Inf at borders and inside."""
+    x = rng.standard_normal((1, 2, 9, width)).astype(np.float32)
+    pad = kernel // 2
+    for lo, hi in ((pad, pad), (0, 0), (pad, 0), (0, pad)):
+        attrs = {"kernel": (3, kernel), "strides": (2, 2), "pads": ((1, 1), (lo, hi))}
+        check(kind, x, attrs)
+        if kind == "avg":
+            check(kind, x, {**attrs, "count_include_pad": False})
+            continue
+        special = x.copy()
+        special[0, 0, :, :3] = -np.inf
+        special[0, 0, 4, width // 2] = special[0, 1, 0, 0] = special[0, 1, 8, width - 1] = special[0, 1, 3, width - 2] = np.nan
+        check(kind, special, attrs)
+
+
+def test_volumes_two_columns_apart(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 1, 5, 6, 41)).astype(np.float32)
+    check("max", x, {"kernel": (3, 2, 3), "strides": (2, 1, 2), "pads": ((1, 1), (0, 1), (1, 1))})
+    check("max", x, {"kernel": (3, 2, 3), "strides": (2, 1, 2), "pads": ((1, 1), (0, 1), (1, 1)), "dilations": (1, 2, 1)})
+
+
+def test_windows_of_border_alone(rng: np.random.Generator) -> None:
+    """Windows that only just meet the input, and with dilations those that step over its edge."""
+    x = rng.standard_normal((1, 2, 6, 40)).astype(np.float32)
+    check("max", x, {"kernel": (3, 3), "strides": (1, 2), "pads": ((2, 2), (2, 2))})
+    check("max", x, {"kernel": (3, 3), "strides": (1, 2), "pads": ((3, 3), (1, 1)), "dilations": (2, 1)})
+
+
 def test_dilation_and_nan(rng: np.random.Generator) -> None:
     x = rng.standard_normal((1, 2, 19, 40)).astype(np.float32)
     x[0, 1, 3, 7], x[0, 0, 0, 0] = np.nan, -np.inf
@@ -103,3 +135,5 @@ def test_other_machines(target: Any) -> None:
     facts = ("max", (3, 3), (2, 2), ((1, 1), (1, 1)), ())
     assert compile_only(make_pool(*facts, view(x), view(out), target, blocked=True), target)
     assert compile_only(make_pool(*facts, view(x[..., 0]), view(out[..., 0]), target), target)
+    x, out = np.zeros((1, 2, 9, 70), np.float32), np.zeros((1, 2, 5, 35), np.float32)
+    assert compile_only(make_pool(*facts, view(x), view(out), target), target)

@@ -10,6 +10,7 @@ from harness import ARM, V3, V4, Array, build, compile_only, expr, view
 from test_pointwise_pack import blocked as pack
 
 from diptych.kernels.resize import Taps, make_resize
+from diptych.kernels.resize_columns import column_runs
 from diptych.ops import OPS
 
 
@@ -51,6 +52,35 @@ def test_images(mode: str, coordinates: str, rng: np.random.Generator) -> None:
         check(x, size=size, mode=mode, coordinates=coordinates)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize(("width", "to"), [(4, 8), (9, 18), (33, 50), (40, 23), (41, 123)])
+def test_rows_of_many_columns(mode: str, width: int, to: int, rng: np.random.Generator) -> None:
+    """Along contiguous rows vectors are shuffled together, at any ratio."""
+    x = rng.standard_normal((1, 3, 5, width)).astype(np.float32)
+    for coordinates in ("half_pixel", "align_corners", "asymmetric"):
+        check(x, size=(9, to), mode=mode, coordinates=coordinates)
+    check(rng.standard_normal((2, 1, 3, 2, width)).astype(np.float32), size=(2, 4, to), mode="nearest")
+    check(rng.standard_normal((1, 2, width)).astype(np.float64), size=(to,), mode="linear")
+
+
+def test_twice_as_wide_is_few_pieces_of_code() -> None:
+    for mode, most in (("nearest", 2), ("linear", 4)):
+        for width in (56, 1024):
+            taps = tables(OPS["resize"](size=(2, 2 * width), mode=mode), (1, 1, 1, width))
+            runs = column_runs([at for at, _ in taps[1]], width, 16)
+            assert len(runs) <= most
+            assert sum(run.count for run in runs) == width // 8
+    assert column_runs([(7 * i,) for i in range(40)], 280, 16) == (), "too far apart for two vectors"
+    assert column_runs([(0,), (1,), (2,)], 3, 16) == (), "shorter than any vector"
+
+
+def test_vectors_run_along_rows() -> None:
+    x, out = np.zeros((1, 2, 3, 56), np.float32), np.zeros((1, 2, 6, 112), np.float32)
+    kernel = make_resize(view(x), view(out), tables(OPS["resize"](size=(6, 112)), (1, 2, 3, 56)), V4)
+    assert kernel.params.lanes == 16
+    assert kernel.params.columns
+
+
 def test_epilogue(rng: np.random.Generator) -> None:
     x, r = rng.standard_normal((1, 2, 3, 4, 16)).astype(np.float32), rng.standard_normal((1, 2, 6, 8, 16)).astype(np.float32)
     op = OPS["resize"](size=(6, 8))
@@ -66,3 +96,6 @@ def test_other_machines(target: Any) -> None:
     x, out = np.zeros((1, 1, 3, 4, 16), np.float32), np.zeros((1, 1, 6, 8, 16), np.float32)
     taps = tables(OPS["resize"](size=(6, 8), mode="linear"), (1, 16, 3, 4))
     assert compile_only(make_resize(view(x), view(out), taps, target, blocked=True), target)
+    x, out = np.zeros((1, 1, 3, 24), np.float32), np.zeros((1, 1, 6, 48), np.float32)
+    taps = tables(OPS["resize"](size=(6, 48), mode="linear"), (1, 1, 3, 24))
+    assert compile_only(make_resize(view(x), view(out), taps, target), target)
