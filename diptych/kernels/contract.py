@@ -68,6 +68,13 @@ class ContractParams:
     k_chunk: int  # blocks of reduction elements per pass
     panel_outer: bool  # work items of one panel group are neighbours (weights stay in cache), else of one pixel block
     prefetch: bool = False  # weights come from beyond L2: register tiles fetch the ones to be read next
+    picked: tuple[int, ...] = ()  # which of the packed taps these are, if not all of them
+    packed_taps: int = 0  # how many taps are packed then
+
+    @property
+    def w_taps(self) -> int:
+        """Taps that the weights are packed with."""
+        return self.packed_taps if self.picked else len(self.taps)
 
     @property
     def panels(self) -> int:
@@ -209,7 +216,7 @@ class ContractEmitter:
 
         def last_pass() -> None:
             if p.k_tail:
-                skip = p.k_blocks * len(p.taps) * PANEL * PANEL
+                skip = p.k_blocks * p.w_taps * PANEL * PANEL
                 self.multiply([fn.at(a, p.k_blocks * p.x_block) for a in xs], fn.at(w, skip), tile, 0, p.k_tail,
                               _Ahead([], PANEL))
             if self.k_chunks > 1:
@@ -245,17 +252,25 @@ class ContractEmitter:
                  ahead: _Ahead) -> None:  # fmt: skip
         """tile += x block * w block, over all taps; `depth` reduction elements."""
         fn, p = self.fn, self.p
-        wb = fn.at(w, fn.imul(kb, len(p.taps) * PANEL * PANEL))
+        wb = fn.at(w, fn.imul(kb, p.w_taps * PANEL * PANEL))
         xs = [fn.at(x, fn.imul(kb, p.x_block)) for x in xs]
         if len(p.taps) == 1:
+            wb = fn.at(wb, p.picked[0] * depth * PANEL) if p.picked else wb
             tile.accumulate([fn.at(x, p.taps[0]) for x in xs], wb, depth, p.x_k, p.w_panel, ahead.at, ahead.step)
             return
         table = self.table("taps." + fn.function.name, list(p.taps))
         with fn.loop(0, len(p.taps), name="tap") as tap:
             offset = fn.load(fn.at(table, tap, "i64"), "i64").ir
-            step = fn.at(wb, fn.imul(tap, depth * PANEL))
+            step = fn.at(wb, fn.imul(self.packed_tap(tap), depth * PANEL))
             later = [fn.at(a, fn.imul(tap, depth * ahead.step)) for a in ahead.at]
             tile.accumulate([fn.at(x, offset) for x in xs], step, depth, p.x_k, p.w_panel, later, ahead.step)
+
+    def packed_tap(self, tap: ir.Value) -> ir.Value:
+        """Which of the packed taps number `tap` is."""
+        fn, p = self.fn, self.p
+        if not p.picked:
+            return tap
+        return fn.load(fn.at(self.table("picked." + fn.function.name, list(p.picked)), tap, "i64"), "i64").ir
 
     def table(self, name: str, values: list[int]) -> ir.Value:
         """A constant table of offsets in the module, written once."""

@@ -18,12 +18,13 @@ from diptych.kernels.skinny import ROWS, choose_skinny
 from diptych.kernels.skinny_zeros import zeros_scratch
 from diptych.kernels.tiling import Tiling, alternatives, choose
 from diptych.ops.base import OPS, attributes
+from diptych.schedule.dilated import input_pads, lower_dilated, rectangles
 from diptych.schedule.gate import scaled_weights
 from diptych.schedule.groups import VIEWS
 from diptych.schedule.options import pick, product_key
 from diptych.schedule.views import View, contiguous
 from diptych.schedule.weights import channel_rows, pack_conv_weights
-from diptych.schedule.winograd import lower_winograd, winograd_pads
+from diptych.schedule.winograd import lower_winograd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from diptych.ir import Array, Graph, Node
     from diptych.kernels.tiling import Tiling
     from diptych.schedule.context import Context
+    from diptych.schedule.dilated import Rectangle
     from diptych.schedule.groups import Group
     from diptych.targets.base import Target
 
@@ -212,8 +214,9 @@ def lower_conv(ctx: Context, group: Group) -> None:
     x, out = ctx.view(group.gate[0] if group.gate else node.inputs[0]), ctx.result(group.results[0])
     o, c, *kernel = ctx.graph.types[node.inputs[1]].shape
     winograd = ctx.winograd.get(node.outputs[0])
-    pads = winograd_pads(at["pads"], out.shape[2], out.shape[3], winograd.geometry.m) if winograd else at["pads"]
-    if any(p != (0, 0) for p in pads):
+    parts = () if winograd else rectangles(ctx.graph, node)
+    pads = input_pads(ctx.graph, node, winograd) if winograd else at["pads"]
+    if not parts and any(p != (0, 0) for p in pads):
         x = pad_spatial(ctx, x, pads, plain, ctx.halos.get(node.inputs[0]))
     xs = x.strides[2 : 2 + len(kernel)]
     step = [s * stride for s, stride in zip(xs, at["strides"], strict=True)]
@@ -229,6 +232,9 @@ def lower_conv(ctx: Context, group: Group) -> None:
     if has_bias:
         views.insert(0, channel_rows(ctx, node.inputs[2], panels_all))
         sides.insert(0, Side((0, panels * PANEL, *(0 for _ in outer)), 0, 0, PANEL, 1))
+    if winograd is not None and w is not None and at["dilations"] != (1, 1):
+        lower_dilated(ctx, at["dilations"], x, w, winograd, out, expr, views, int(has_bias), lambda v: _conv_side(v, panels), sides)
+        return
     if winograd is not None:
         lower_winograd(ctx, x, ctx.view(node.inputs[1]) if w is None else w, winograd, out, expr, views, sides, _conv_side(out, panels))
         return
@@ -246,6 +252,10 @@ def lower_conv(ctx: Context, group: Group) -> None:
     x_side = Side((x.strides[0], per_group, *step[:-2]), row, step[-1], 0)
     rows, cols = spatial[-2] if len(spatial) > 1 else 1, spatial[-1]
     x_block, x_k = (0, x.strides[1]) if plain else (x.strides[1], x.strides[-1])
+    if parts:
+        for part in parts:
+            _rectangle(ctx, node, part, x, weights, views, sides, out, expr)
+        return
     linear = plain or x_block == PANEL * x_k  # the depth is walked in even steps
     kind, t = _tiling(ctx, n * groups * prod(outer), rows * cols, panels, c, len(taps), skinny=linear)
     if kind == "contract":
@@ -259,6 +269,41 @@ def lower_conv(ctx: Context, group: Group) -> None:
     args = [x, weights, *views, out]
     cost = 2.0 * prod(out.shape) * c * len(taps) / _FLOPS_PER_NS
     ctx.call(Kernel(kind, params, tuple(v.operand for v in args), 1, params.work, cost), args)
+
+
+def _rectangle(ctx: Context, node: Node, part: Rectangle, x: View, weights: View, views: list[View], sides: list[Side],
+               out: View, expr: Expr) -> None:  # fmt: skip
+    """The outputs of a rectangle, over the taps that lie in the image; x is not padded. Views without pixels keep their sides."""
+    a = attributes(node.op)
+    c, *kernel = ctx.graph.types[node.inputs[1]].shape[1:]
+    (rows, cols), groups, n = part.shape, a["groups"], out.shape[0]
+    panels = out.shape[1] // groups
+
+    def window(view: View) -> View:
+        return view.slice((0, 0, *part.at, 0), (1,) * 5, (*view.shape[:2], rows, cols, PANEL))
+
+    windows = [window(v) if len(v.shape) == len(out.shape) else v for v in views]
+    sides = [_conv_side(v, panels) if len(v.shape) == len(out.shape) else s for v, s in zip(windows, sides, strict=True)]
+    y = window(out)
+    first = [o * s - lo + t * d for o, s, (lo, _), t, d in zip(part.at, a["strides"], a["pads"], part.taps[0], a["dilations"], strict=True)]
+    source = x.slice((0, 0, *first, 0), (1,) * 5, (*x.shape[:2], *(d - f for d, f in zip(x.shape[2:4], first, strict=True)), PANEL))
+    xs = x.strides[2:4]
+    reach = [s * d for s, d in zip(xs, a["dilations"], strict=True)]
+    taps = tuple(sum((t - t0) * r for t, t0, r in zip(tap, part.taps[0], reach, strict=True)) for tap in part.taps)
+    row, col = (s * t for s, t in zip(xs, a["strides"], strict=True))
+    per_panel = weights.shape[2]
+    t = choose(ctx.target, batch=n * groups, pixels=rows * cols, panels=panels, k=c, taps=len(taps))
+    every = len(taps) == prod(kernel)
+    picked = () if every else tuple(i * kernel[1] + j for i, j in part.taps)
+    params = ContractParams(
+        (n, groups), rows, cols, panels * PANEL, c // PANEL, c % PANEL, taps,
+        Side((x.strides[0], 0 if groups == 1 else c // PANEL * x.strides[1]), row, col, 0), x.strides[1], x.strides[-1],
+        (0, panels * per_panel), per_panel, _conv_side(y, panels), True, expr, tuple(sides),
+        t.tiles, t.panels_per_tile, t.tiles_per_block, t.k_chunk, t.panel_outer, t.prefetch and every, picked, prod(kernel),
+    )  # fmt: skip
+    args = [source, weights, *windows, y]
+    cost = 2.0 * prod(y.shape) * c * len(taps) / _FLOPS_PER_NS
+    ctx.call(Kernel("contract", params, tuple(v.operand for v in args), 1, params.work, cost), args)
 
 
 def direct_tilings(graph: Graph, node: Node, target: Target) -> tuple[Tiling, ...]:

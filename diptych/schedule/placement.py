@@ -10,11 +10,12 @@ from diptych.kernels.tiling import Tiling
 from diptych.ops.base import attributes
 from diptych.schedule.context import Halo
 from diptych.schedule.contraction import direct_tilings
+from diptych.schedule.dilated import choose_dilated, input_pads, rectangles
 from diptych.schedule.grouped import is_grouped
 from diptych.schedule.options import conv_key, pick
 from diptych.schedule.transposed import transposed_pads
 from diptych.schedule.views import View, contiguous
-from diptych.schedule.winograd import choose_winograd, winograd_options, winograd_pads
+from diptych.schedule.winograd import choose_winograd, winograd_options
 
 if TYPE_CHECKING:
     from diptych.ir import Node
@@ -56,7 +57,9 @@ def place_values(ctx: Context, groups: list[Group]) -> None:
 
 def _way(ctx: Context, group: Group, node: Node) -> None:
     """How a convolution is computed: by Winograd's algorithm in one of its forms, or by direct sums in some tiling."""
-    chosen = None if ctx.strict else choose_winograd(ctx.graph, node, ctx.target, ctx.threads)
+    chosen = None if ctx.strict else (
+        choose_winograd(ctx.graph, node, ctx.target, ctx.threads) or choose_dilated(ctx.graph, node, ctx.target, ctx.threads)
+    )
     tilings = direct_tilings(ctx.graph, node, ctx.target)
     ways: list[WinogradSchedule | Tiling] = [tilings[0] if chosen is None else chosen]
     if not ctx.strict and not group.gate:
@@ -95,8 +98,9 @@ def _rooms(ctx: Context, groups: list[Group], made: set[int]) -> dict[int, Pads]
             pads = a["pads"]
         chosen = ctx.winograd.get(node.outputs[0])
         if chosen is not None:
-            g = chosen.geometry
-            pads = winograd_pads(pads, g.rows, g.cols, g.m)
+            pads = input_pads(ctx.graph, node, chosen)
+        elif node.op.name == "blocked_conv" and rectangles(ctx.graph, node):
+            continue  # what lies in the padding is left out
         if any(p != (0, 0) for p in pads):
             _widen(room, v, pads)
     return room

@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from diptych.schedule.context import Context
     from diptych.targets.base import Target
 
-__all__ = ["WinogradSchedule", "choose_winograd", "lower_winograd", "winograd_alternatives", "winograd_options", "winograd_pads"]
+__all__ = [
+    "GAIN", "PANEL", "WinogradSchedule", "candidates", "choose_winograd", "direct_cycles", "lower_winograd", "winograd_alternatives",
+    "winograd_options", "winograd_pads",
+]  # fmt: skip
 
 PANEL = 16
 # Cycles of one tile of 16 channels in and out, by m: counted from the code, with the loads and stores it waits for.
 _TRANSFORM = {4: (180.0, 130.0), 2: (75.0, 55.0)}
 _BARRIER = 2500.0  # cycles that meeting once more costs, the uneven arrival included
 _WORTH_A_TRIAL, _RUNNERS_UP = 1.5, 5
-_GAIN = 0.92  # Winograd must be this much better than direct sums to be worth its error
+GAIN = 0.92  # Winograd must be this much better than direct sums to be worth its error
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> W
     best = min(candidates(batch, rows, cols, w.shape[1], panels, target, threads), key=lambda s: s.cycles)
     if node.inputs[1] not in graph.constants:
         best = replace(best, cycles=best.cycles + _weights_cycles(best.geometry.points, w.shape[1], panels, target, threads))
-    return best if best.cycles < _GAIN * _direct_cycles(batch, rows, cols, w.shape[1], panels, target, threads) else None
+    return best if best.cycles < GAIN * direct_cycles(batch, rows, cols, w.shape[1], panels, target, threads) else None
 
 
 def winograd_options(graph: Graph, node: Node, target: Target, threads: int) -> list[WinogradSchedule]:
@@ -87,7 +90,7 @@ def _weights_cycles(points: int, channels: int, panels: int, target: Target, thr
     return max(channels * panels * 2.5 * points / threads, 4.0 * points * channels * panels * PANEL / target.rates.dram)
 
 
-def _direct_cycles(batch: int, rows: int, cols: int, channels: int, panels: int, target: Target, threads: int) -> float:
+def direct_cycles(batch: int, rows: int, cols: int, channels: int, panels: int, target: Target, threads: int) -> float:
     """The estimate for direct sums."""
     per_panel = PANEL // _lanes(target)
     compute = batch * rows * cols * 9.0 * channels * panels / target.fma_per_cycle * per_panel / 0.95 / threads
@@ -101,7 +104,7 @@ def winograd_alternatives(graph: Graph, node: Node, target: Target, threads: int
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     batch, panels, rows, cols, _ = out.shape
     shape = (batch, rows, cols, w.shape[1], panels, target, threads)
-    found = {"direct": _direct_cycles(*shape)}
+    found = {"direct": direct_cycles(*shape)}
     for s in sorted(candidates(*shape), key=lambda s: s.cycles):
         found.setdefault(f"F({s.geometry.m},3) {'fused' if s.fused else 'in two steps'}", s.cycles)
     return found
@@ -196,8 +199,10 @@ def winograd_pads(pads: tuple[tuple[int, int], ...], rows: int, cols: int, m: in
 
 
 def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, out: View, expr: Expr,
-                   views: list[View], sides: list[Side], out_side: Side) -> None:  # fmt: skip
-    """Emit the kernels; x is padded by `winograd_pads` already. The weights are constant, or a View of what arrives."""
+                   views: list[View], sides: list[Side], out_side: Side, weights: View | None = None) -> View:  # fmt: skip
+    """Emit the kernels; x is padded by `winograd_pads` already. The weights are constant, or a View of what arrives.
+
+    Returns the transformed weights; what an earlier call for the same w, m and group returned can be given as `weights`."""
     g, panels = s.geometry, out.shape[1]
     assert prod(out.shape)
     shape = (panels // s.group, g.points, g.chunks, s.group, g.channels // g.chunks * PANEL)
@@ -207,7 +212,9 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
         u = transform_weights(w, g.m).reshape(shape[0], s.group, g.points, g.chunks, shape[4])
         return u.transpose(0, 2, 3, 1, 4)
 
-    if isinstance(w, View):
+    if weights is not None:
+        assert weights.shape == shape
+    elif isinstance(w, View):
         packed, weights = pack_conv_weights(ctx, w, 1), ctx.temp(shape)
         kernel = make_weight_transform(packed.operand, weights.operand, g.m, g.channels)
         ctx.call(kernel, (packed, weights), fused=("winograd weights",))
@@ -219,9 +226,10 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
         kernel = make_fused(x.operand, weights.operand, extras, out.operand, g, s.group, expr, sides, out_side, s.tiles,
                             prefetch)  # fmt: skip
         ctx.call(kernel, (x, weights, *views, out))
-        return
+        return weights
     v = ctx.temp(g.v_shape)
     ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target), (x, v), fused=("winograd input transform",))
     kernel = make_products(v.operand, weights.operand, extras, out.operand, g, s.group, expr, sides, out_side, s.tiles,
                            prefetch, s.panel_outer)  # fmt: skip
     ctx.call(kernel, (v, weights, *views, out))
+    return weights
