@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 
 from diptych.kernels.tiling import pixel_tiles
 from diptych.ops.base import attributes
-from diptych.schedule.winograd import GAIN, PANEL, WinogradSchedule, candidates, direct_cycles, lower_winograd, winograd_pads
+from diptych.schedule.winograd import (
+    GAIN,
+    PANEL,
+    WinogradSchedule,
+    candidates,
+    direct_cycles,
+    lower_winograd,
+    winograd_pads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +67,7 @@ def input_pads(graph: Graph, node: Node, schedule: WinogradSchedule) -> Pads:
     a, out, size = attributes(node.op), graph.types[node.outputs[0]].shape[2:4], graph.types[node.inputs[0]].shape[2:4]
     m, pads = schedule.geometry.m, a["pads"]
     if a["dilations"] == (1, 1):
-        return winograd_pads(pads, *out, m)
+        return winograd_pads(pads, out[0], out[1], m)
     found = []
     for n, extent, (lo, hi), d in zip(out, size, pads, a["dilations"], strict=True):
         ends = [p + d * (-(-len(range(p, n, d)) // m) * m + 1) + 1 for p in range(min(d, n))]
@@ -71,7 +79,7 @@ def lower_dilated(ctx: Context, dilations: tuple[int, int], x: View, w: Array, s
                   views: list[View], bias: int, side: Callable[[View], Side], sides: list[Side]) -> None:  # fmt: skip
     """Emit the kernels; x is padded by `input_pads` already. The first `bias` of `views` have no pixels, and their `sides`."""
     d, e = dilations
-    n, panels, rows, cols, lanes = out.shape
+    rows, cols = out.shape[2:4]
     weights: dict[int, View] = {}
     for p, q in product(range(min(d, rows)), range(min(e, cols))):
         own = (len(range(p, rows, d)), len(range(q, cols, e)))
