@@ -29,7 +29,7 @@ __all__ = ["GATES", "STEP_NS", "UNROLL", "Ahead", "RecurrentEmitter", "Recurrent
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _STATES = {"lstm": 2, "gru": 1, "rnn": 1}
 UNROLL = 4  # elements of h per turn of the innermost loop
-MOST_ROWS = 14  # of a tile
+MOST_ROWS = 12  # of a tile: each has an address, and there are 16 registers for those
 STEP_NS = 4000.0  # a time step shorter than this is not worth a meeting of the threads
 
 
@@ -305,12 +305,22 @@ class RecurrentEmitter:
         w = fn.at(weights, fn.imul(k, panel), dtype)
         sums = [[[s.get() for s in vector] for vector in row] for row in acc]
         for d in range(depth):
-            x = [fn.splat(fn.load(fn.at(h, fn.iadd(k, d), dtype), dtype), lanes) for h in hs]
-            for j in range(len(sums[0])):
-                wv = fn.load(fn.at(w, d * panel + j * lanes, dtype), dtype, lanes)
-                for r, xv in enumerate(x):
-                    s = d % self.unit.sets
-                    sums[r][j][s] = fn.fma(xv, wv, Val(sums[r][j][s], dtype, lanes)).ir
+            xs = [fn.at(h, fn.iadd(k, d), dtype) for h in hs]
+            ws = [fn.at(w, d * panel + j * lanes, dtype) for j in range(len(sums[0]))]
+            s = d % self.unit.sets
+            # Those of which there are fewer stay in registers, the others pass by: a full tile has no room for both.
+            if len(ws) < len(xs):
+                kept = [fn.load(a, dtype, lanes) for a in ws]
+                for r, a in enumerate(xs):
+                    passing = fn.splat(fn.load(a, dtype), lanes)
+                    for j, v in enumerate(kept):
+                        sums[r][j][s] = fn.fma(passing, v, Val(sums[r][j][s], dtype, lanes)).ir
+            else:
+                kept = [fn.splat(fn.load(a, dtype), lanes) for a in xs]
+                for j, a in enumerate(ws):
+                    passing = fn.load(a, dtype, lanes)
+                    for r, v in enumerate(kept):
+                        sums[r][j][s] = fn.fma(v, passing, Val(sums[r][j][s], dtype, lanes)).ir
         for row, new_row in zip(acc, sums, strict=True):
             for vector, new_vector in zip(row, new_row, strict=True):
                 for var, value in zip(vector, new_vector, strict=True):
