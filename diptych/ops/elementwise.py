@@ -86,7 +86,7 @@ class Relu(NumberUnary):
         return k.relu(x)
 
     def gradient(self, g: Builder, xs: Values, ys: Values, dys: Values) -> Grads:
-        return (g.where(g.greater(ys[0], 0), dys[0], 0),)
+        return (g.where(g.greater(ys[0], 0), dys[0], ys[0]),)  # what is not above 0 is 0, or NaN, which stays NaN
 
 
 @op

@@ -44,17 +44,10 @@ def is_float(x: Value) -> bool:
     return x.dtype in ("f32", "f64", "f16", "bf16")
 
 
-def _relu_with_nan(c: Call, y: Value) -> Value:
-    """As in MXNet, the gradient of the operator relu is NaN where the operand is (that of Activation is 0 there)."""
-    slope = c.g.where(c.emit("is_nan", c.x), c.x, c.cast(c.emit("greater", c.x, 0.0), c.x.dtype))
-    return c.emit("surrogate", c.x, y, slope, chain=True)
-
-
 def _unary(name: str, op: str) -> None:
     def convert(c: Call) -> Result:
         if is_float(c.x):
-            y = c.emit(op, c.x)
-            return _relu_with_nan(c, y) if name == "relu" and c.effects is not None else y
+            return c.emit(op, c.x)
         if name in ("floor", "ceil", "trunc", "fix"):
             return c.x
         if name in _INTEGER_UNARY:

@@ -231,7 +231,7 @@ def _roll(c: Call) -> Result:
 
 @converts("_npi_pad")
 def _pad(c: Call) -> Result:
-    widths = parse_value(c.attrs.text("pad_width"))
+    widths: Any = parse_value(c.attrs.text("pad_width"))
     if not isinstance(widths, tuple) or not all(isinstance(w, tuple) and len(w) == 2 for w in widths):
         raise FormatError(f"{c.op} (layer {c.layer}): pad_width={widths!r} is not a pair per axis")
     mode = c.attrs.text("mode", "constant")

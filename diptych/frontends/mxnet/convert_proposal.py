@@ -28,7 +28,8 @@ def _anchors(c: Call, height: int, width: int) -> Array:
     base = np.array([[center - 0.5 * (w - 1), center - 0.5 * (h - 1), center + 0.5 * (w - 1), center + 0.5 * (h - 1)] for w, h in sizes])
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     moves = np.stack([columns, rows, columns, rows], -1) * stride
-    return (moves[:, :, None, :] + base).reshape(-1, 4).astype(np.float32)
+    found: Array = (moves[:, :, None, :] + base).reshape(-1, 4).astype(np.float32)
+    return found
 
 
 def _boxes(c: Call, deltas: Value, anchors: Array) -> list[Value]:
@@ -81,8 +82,8 @@ def _proposal(c: Call) -> Result:
     stride = float(a.integer("feature_stride", 16))
     beyond = None
     for axis, extent in ((0, height), (1, width)):
-        place = np.arange(extent).reshape((1, -1, 1, 1) if axis == 0 else (1, 1, -1, 1))
-        place = np.broadcast_to(place, (1, height, width, kinds)).reshape(1, count, 1)
+        cell = np.arange(extent).reshape((1, -1, 1, 1) if axis == 0 else (1, 1, -1, 1))
+        place = np.broadcast_to(cell, (1, height, width, kinds)).reshape(1, count, 1)
         outside = c.emit("greater_equal", c.const(place, score.dtype), c.emit("trunc", c.emit("div", sides[axis], stride)))
         beyond = outside if beyond is None else c.emit("logical_or", beyond, outside)
     least = c.emit("mul", sides[2], float(a.integer("rpn_min_size", 16)))

@@ -187,7 +187,8 @@ def check_consistency(sym: Any, ctx_list: Any, scale: float = 1.0, grad_req: Any
         if n not in arg_params:
             draw = rnd.uniform(-0.92 * scale, 0.92 * scale, a.shape) if use_uniform else rnd.normal(size=a.shape, scale=scale)
             arg_params[n] = draw.astype(rand_type)
-    outputs, heads = [], []
+    outputs: list[dict[str, Any]] = []
+    heads: list[Any] = []
     for e in executors:
         for n, a in e.arg_dict.items():
             a[:] = _plain(arg_params[n])
