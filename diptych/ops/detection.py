@@ -96,15 +96,16 @@ class BoxNms(Loops):
             order = order[: self.topk]
         boxes = rows[order, self.box_at : self.box_at + 4]
         boxes = _corners(boxes) if self.centers_in else boxes
-        alive = np.ones(len(order), bool)
-        for i in range(len(order)):
-            if alive[i]:
-                rest = slice(i + 1, None)
-                overlap = _overlaps(boxes[i], boxes[rest])
-                hit = overlap > self.overlap if self.compact else overlap >= self.overlap
-                if not self.force and self.class_at >= 0:
-                    hit &= classes[order[rest]] == classes[order[i]]
-                alive[rest] &= ~hit
+        alive = np.zeros(len(order), bool)
+        left = np.arange(len(order))  # what no kept row has dropped yet
+        while len(left):
+            i, left = left[0], left[1:]
+            alive[i] = True
+            overlap = _overlaps(boxes[i], boxes[left])
+            hit = overlap > self.overlap if self.compact else overlap >= self.overlap
+            if not self.force and self.class_at >= 0:
+                hit &= classes[order[left]] == classes[order[i]]
+            left = left[~hit]
         kept = rows[order].copy()
         if self.centers_in != self.centers_out:
             kept[:, self.box_at : self.box_at + 4] = _centers(boxes) if self.centers_out else boxes

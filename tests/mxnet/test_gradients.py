@@ -23,7 +23,7 @@ def test_requests_write_add_null() -> None:
             out = x * y * z
         out.backward()
     assert [a.grad.asscalar() for a in (x, y)] == [12, 24]
-    assert z.grad.asscalar() == 0  # an array that nothing is written to, as in MXNet
+    assert z.grad.asscalar() == 0  # as in MXNet, there is an array, which nothing is put into
 
 
 def test_higher_orders() -> None:
