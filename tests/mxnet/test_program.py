@@ -11,6 +11,7 @@ from diptych.ir import TensorType
 from diptych.mxnet.ops import program
 from diptych.mxnet.ops.program import Program
 from diptych.ops.build import Builder
+from diptych.ops.conv import Conv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,10 +69,23 @@ def test_what_is_dear_to_compile_waits_until_numpy_has_taken_as_long(monkeypatch
     assert native_from(chain(7), network=True, calls=4) is None
 
 
-def test_many_products_are_compiled_before_the_first_call() -> None:
+def products(rows: int, width: int, turned: bool = False) -> Graph:
+    """x w w, or x^T w w with x turned."""
     g = Builder("products")
-    x, w = g.input("x", TensorType((1024, 512))), g.input("w", TensorType((512, 512)))
-    graph = g.finish({"y": g.matmul(g.matmul(x, w), w)})
-    made = Program(graph, network=True)
-    assert made._hot()
-    assert not Program(graph, network=False)._hot()
+    x, w = g.input("x", TensorType((width, rows) if turned else (rows, width))), g.input("w", TensorType((width, width)))
+    return g.finish({"y": g.matmul(g.matmul(x, w, turned, False), w)})
+
+
+def test_work_that_numpy_is_slow_at_is_compiled_before_the_first_call() -> None:
+    g = Builder("convolutions")
+    x, w = g.input("x", TensorType((8, 64, 56, 56))), g.input("w", TensorType((64, 64, 3, 3)))
+    convolutions = g.finish({"y": g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), x, w)})
+    for graph in (convolutions, products(16384, 2048)):
+        assert Program(graph, network=True)._hot()
+        assert not Program(graph, network=False)._hot()
+    # BLAS does these in some milliseconds, long before the compiler would be done.
+    assert not Program(products(1024, 512), network=True)._hot()
+
+
+def test_a_product_counts_the_same_however_its_operand_lies() -> None:
+    assert program._multiplications(products(1024, 64)) == program._multiplications(products(1024, 64, turned=True)) > 0
