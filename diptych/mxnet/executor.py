@@ -11,6 +11,7 @@ from diptych.mxnet.context import current_context
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray, context_for_new
 from diptych.mxnet.symbol import run
+from diptych.mxnet.symbol.watched import Watched
 from diptych.mxnet.tape import backward as run_backward
 from diptych.mxnet.tape import settle, state
 
@@ -38,6 +39,7 @@ class Executor:
         self._recorded: list[NDArray] = []
         self._monitor: Any = None
         self._monitor_all = False
+        self._watched: Watched | None = None  # the last forward pass, when a monitor has seen it
         for names, what in ((self._names, "argument"), (self._aux_names, "auxiliary state")):
             if len(set(names)) != len(names):
                 twice = sorted({n for n in names if names.count(n) > 1})
@@ -108,8 +110,14 @@ class Executor:
     def _run(self) -> list[NDArray]:
         """The outputs, on the tape when gradients are bound."""
         before = state.recording, state.training
+        self._watched = None
         state.recording, state.training = any(r != "null" for r in self._reqs), self._train
         try:
+            if self._monitor is not None and state.recording:
+                grads = {n: (g, r) for n, g, r in zip(self._names, self.grad_arrays, self._reqs) if g is not None and r != "null"}
+                self._watched = Watched(self._symbol, {**self.arg_dict, **self.aux_dict}, grads, self._aux_names, self._monitor,
+                                        self._monitor_all)  # fmt: skip
+                return self._watched.outputs
             operands = {}
             for name, array, grad, req in zip(self._names, self.arg_arrays, self.grad_arrays, self._reqs):
                 x = array.detach()
@@ -144,6 +152,14 @@ class Executor:
                 raise TypeError("executor inputs are NDArrays: mx.nd.array(x) makes one")
         before = state.training
         state.training = bool(is_train)
+        if self._watched is not None:
+            watched, self._watched = self._watched, None
+            self._recorded = []
+            try:
+                watched.backward(grads)
+            finally:
+                state.training = before
+            return
         for grad, req in zip(self.grad_arrays, self._reqs):  # what no gradient arrives at has a gradient of zero
             if grad is not None and req == "write":
                 grad._data[...] = 0

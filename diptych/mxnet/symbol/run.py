@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diptych.mxnet.symbol.node import SymNode
     from diptych.mxnet.symbol.symbol import Symbol
 
-__all__ = ["prepared_symbol", "run"]
+__all__ = ["carried_out", "label_operands", "open_shapes", "prepared_symbol", "run"]
 
 
 def run(symbol: Symbol, operands: Mapping[str, NDArray], monitor: Any = None, monitor_all: bool = False) -> list[NDArray]:
@@ -42,11 +42,11 @@ def run(symbol: Symbol, operands: Mapping[str, NDArray], monitor: Any = None, mo
         prepared = prepared_symbol(symbol, order, variables, arrays)
         if prepared is not None:
             return call(prepared, arrays)
-    shapes = _open_shapes(symbol, order, {n.name: operands[n.name]._data.shape for n in order if n.op is None})
+    shapes = open_shapes(symbol, order, {n.name: operands[n.name]._data.shape for n in order if n.op is None})
     return stepwise(order, symbol._heads, operands, monitor, monitor_all, shapes)
 
 
-def _open_shapes(symbol: Symbol, order: list[SymNode], known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def open_shapes(symbol: Symbol, order: list[SymNode], known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Shapes by node of arrays that are made with unknown extents (`zeros(shape=(0, 8))`), told by what uses them."""
     open_nodes = [n for n in order if n.op is not None and not n.inputs and {"0", "-1"} & set(_extents(n.attrs.get("shape", "")))]
     if not open_nodes or state.np_shape:
@@ -70,20 +70,30 @@ def stepwise(order: list[SymNode], heads: Any, operands: Mapping[str, NDArray], 
             continue
         xs = [env[id(m)][k] for m, k in n.inputs]
         if monitor is not None and monitor_all:
-            for i, (m, x) in enumerate(zip((m for m, _ in n.inputs), xs)):
-                if m.op is None:
-                    monitor(m.name, None, wrap(x._data))
-                monitor(f"{n.name}_{_input_label(n, i)}", n.op, wrap(x._data))
-        if n.op == np_call.OP:
-            env[id(n)] = np_call.run(n.attrs, xs)
-        elif n.subgraphs:
-            env[id(n)] = control.run(n, xs)
-        else:
-            env[id(n)] = invoke_all(n.op, xs, n.attrs, shape=shapes.get(n.name) if shapes and not xs else None)
+            label_operands(n, xs, monitor)
+        env[id(n)] = carried_out(n, xs, shapes)
         if monitor is not None:
             for k, y in enumerate(env[id(n)]):
                 monitor(n.output_name(k), n.op, wrap(y._data))
     return [env[id(n)][k] for n, k in heads]
+
+
+def carried_out(n: SymNode, xs: list[NDArray], shapes: Mapping[str, tuple[int, ...]] | None) -> list[NDArray]:
+    """The results of one node."""
+    if n.op == np_call.OP:
+        return np_call.run(n.attrs, xs)
+    if n.subgraphs:
+        return control.run(n, xs)
+    assert n.op is not None
+    return invoke_all(n.op, xs, n.attrs, shape=shapes.get(n.name) if shapes and not xs else None)
+
+
+def label_operands(n: SymNode, xs: list[NDArray], monitor: Any) -> None:
+    """Show a monitor the operands of a node: variables by their own names first, all as `NODE_OPERAND`."""
+    for i, ((m, _), x) in enumerate(zip(n.inputs, xs)):
+        if m.op is None:
+            monitor(m.name, None, wrap(x._data))
+        monitor(f"{n.name}_{_input_label(n, i)}", n.op, wrap(x._data))
 
 
 # Operators of one operand that have a name for it, in what hooks and monitors are told.
@@ -111,7 +121,7 @@ def prepared_symbol(symbol: Symbol, order: list[SymNode], variables: list[SymNod
     train = state.training
     key = (train, state.np_shape, tuple(type_of(a._array) if a._array is not None else a._promised_type() for a in arrays))
     if key not in kept:
-        shapes = _open_shapes(symbol, order, {n.name: shape for n, (shape, _) in zip(variables, key[2])})
+        shapes = open_shapes(symbol, order, {n.name: shape for n, (shape, _) in zip(variables, key[2])})
         kept[key] = _prepare(order, symbol._heads, variables, key[2], train, shapes)
     found: Prepared | None = kept[key]
     return found
