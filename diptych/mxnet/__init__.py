@@ -11,12 +11,21 @@ from diptych.mxnet.base import MXNetError
 from diptych.mxnet.context import Context, cpu, cpu_pinned, current_context, device, gpu, gpu_memory_info, num_gpus
 from diptych.mxnet.ndarray.ndarray import NDArray, waitall
 from diptych.mxnet.ops import load_all
-from diptych.mxnet.util import is_np_array, is_np_shape, np_array, np_shape, set_np_shape, use_np_shape
+from diptych.mxnet.util import (
+    is_np_array,
+    is_np_shape,
+    np_array,
+    np_shape,
+    set_np_shape,
+    use_np,
+    use_np_array,
+    use_np_shape,
+)
 
 __all__ = [
     "Context", "MXNetError", "NDArray", "autograd", "base", "context", "cpu", "cpu_pinned", "current_context", "device",
     "gpu", "gpu_memory_info", "is_np_array", "is_np_shape", "nd", "ndarray", "np_array", "np_shape", "num_gpus", "random",
-    "set_np_shape", "use_np_shape", "util", "waitall",
+    "set_np_shape", "use_np", "use_np_array", "use_np_shape", "util", "waitall",
 ]  # fmt: skip
 
 __version__ = "1.9.1"  # of the API; `diptych.__version__` is that of the implementation
@@ -32,7 +41,7 @@ _LAZY = {
     "mon": "monitor", "visualization": "visualization", "viz": "visualization", "profiler": "profiler",
     "kvstore": "kvstore", "kv": "kvstore", "test_utils": "test_utils", "rnn": "rnn", "operator": "operator",
     "np": "numpy", "numpy": "numpy", "npx": "numpy_extension", "numpy_extension": "numpy_extension", "contrib": "contrib",
-    "runtime": "runtime", "engine": "engine", "log": "log", "registry": "registry", "libinfo": "libinfo",
+    "runtime": "runtime", "engine": "engine", "log": "log", "executor_manager": "executor_manager", "rnd": "random", "error": "error", "registry": "registry", "libinfo": "libinfo",
 }  # fmt: skip
 _FROM = {
     "AttrScope": "attribute", "Executor": "executor", "Symbol": "symbol.symbol", "NameManager": "name",

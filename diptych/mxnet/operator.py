@@ -246,3 +246,11 @@ def get_operator_arguments(op_name: str) -> OperatorArguments:
         kind = "{" + ", ".join(repr(c) for c in a.kind[1:-1].split("|")) + "}" if a.kind.startswith("{") else a.kind
         types.append(f"{kind}, required" if a.default is None else f"{kind}, optional, default={a.default}")
     return OperatorArguments(len(names), names, types)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("NumpyOp", "NDArrayOp", "PythonOp"):  # the operators of MXNet 0.9, made from these
+        from diptych.mxnet import python_op
+
+        return getattr(python_op, name)
+    raise AttributeError(f"module 'diptych.mxnet.operator' has no attribute {name!r}")

@@ -1,83 +1,84 @@
-"""`mx.contrib.autograd`: the interface of automatic differentiation before `mx.autograd` (deprecated since 0.11)."""
+"""`mx.contrib.autograd`: the interface that autograd had before MXNet 0.11."""
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from diptych.mxnet import autograd
-from diptych.mxnet.autograd import mark_variables
+from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["backward", "compute_gradient", "grad", "grad_and_loss", "mark_variables", "set_is_training", "test_section", "train_section"]
+__all__ = ["TrainingStateScope", "backward", "compute_gradient", "grad", "grad_and_loss", "mark_variables", "set_is_training", "test_section",
+           "train_section"]  # fmt: skip
+
+mark_variables, backward = autograd.mark_variables, autograd.backward
 
 
 def set_is_training(is_train: bool) -> bool:
-    """Switch recording and training mode on or off together; the former setting.
-
-    >>> set_is_training(False)
-    False
-    """
+    """Record, in training mode, or not; what it was before."""
+    before = autograd.set_training(is_train)
     autograd.set_recording(is_train)
-    return autograd.set_training(is_train)
+    return before
 
 
-def train_section() -> Any:
-    """A context in which calls are recorded in training mode."""
-    return autograd.record()
+class TrainingStateScope:
+    """A context with `set_is_training(enter_state)` inside."""
+
+    def __init__(self, enter_state: bool) -> None:
+        self._enter, self._before = enter_state, False
+
+    def __enter__(self) -> None:
+        self._before = set_is_training(self._enter)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._before != self._enter:
+            set_is_training(self._before)
 
 
-def test_section() -> Any:
-    """A context of inference mode in which calls are not recorded."""
-    return autograd.pause()
+def train_section() -> TrainingStateScope:
+    """A context whose calls are recorded."""
+    return TrainingStateScope(True)
 
 
-def backward(outputs: list[NDArray], out_grads: list[NDArray] | None = None, retain_graph: bool = False) -> None:
-    """Carry gradients from `outputs` back to all variables they depend on."""
-    if not isinstance(outputs, (list, tuple)):
-        raise AssertionError("outputs must be a list or tuple of NDArrays")
-    autograd.backward(outputs, out_grads, retain_graph)
+def test_section() -> TrainingStateScope:
+    """A context whose calls are not recorded."""
+    return TrainingStateScope(False)
 
 
 def compute_gradient(outputs: list[NDArray]) -> None:
-    """`backward` with gradients of one."""
+    """Use `backward`."""
     backward(outputs)
 
 
-def grad_and_loss(func: Callable[..., Any], argnum: int | list[int] | None = None) -> Callable[..., Any]:
-    """A function that gives the gradients of `func` with respect to its arguments (or those numbered), and its results.
+def grad_and_loss(func: Callable[..., Any], argnum: int | list[int] | None = None) -> Callable[..., tuple[list[NDArray], Any]]:
+    """A function that returns the gradients of the arguments (all, or those numbered) and the results of `func`."""
 
-    >>> from diptych.mxnet import nd
-    >>> grads, y = grad_and_loss(lambda x: x * x)(nd.array([3.0]))
-    >>> grads[0].asscalar().item(), y.asscalar().item()
-    (6.0, 9.0)
-    """
-
+    @functools.wraps(func)
     def wrapped(*args: Any) -> tuple[list[NDArray], Any]:
-        chosen = list(args) if argnum is None else [args[i] for i in ([argnum] if isinstance(argnum, int) else argnum)]
-        for x in chosen:
+        wanted = list(args) if argnum is None else [args[i] for i in (argnum if isinstance(argnum, list) else [argnum])]
+        for x in wanted:
             if not isinstance(x, NDArray):
-                raise AssertionError("type of autograd input should NDArray.")
-        from diptych.mxnet.ndarray import zeros_like
-
-        grads = [zeros_like(x) for x in chosen]
-        mark_variables(chosen, grads)
+                raise AssertionError(f"grad_and_loss: the arguments to differentiate by are NDArrays, not {type(x)}")
+        grads = [wrap(x._data * 0) for x in wanted]
+        mark_variables(wanted, grads)
         with train_section():
             outputs = func(*args)
-        backward([outputs] if isinstance(outputs, NDArray) else outputs)
+        compute_gradient([outputs] if isinstance(outputs, NDArray) else outputs)
         return grads, outputs
 
     return wrapped
 
 
-def grad(func: Callable[..., Any], argnum: int | list[int] | None = None) -> Callable[..., Any]:
-    """A function that gives the gradients of `func` alone."""
+def grad(func: Callable[..., Any], argnum: int | list[int] | None = None) -> Callable[..., list[NDArray]]:
+    """A function that returns the gradients of the arguments alone.
+
+    >>> from diptych.mxnet import nd
+    >>> grad(lambda x: x * x)(nd.array([3.0]))[0].asscalar() == 6
+    True
+    """
     both = grad_and_loss(func, argnum)
-
-    def wrapped(*args: Any) -> list[NDArray]:
-        found: list[NDArray] = both(*args)[0]
-        return found
-
-    return wrapped
+    return functools.wraps(func)(lambda *args: both(*args)[0])

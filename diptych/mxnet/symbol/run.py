@@ -107,7 +107,10 @@ _NAMED_OPERAND = frozenset({
 
 def _input_label(node: SymNode, index: int) -> str:
     """What an operand is called to those who watch: by its own name, or by its number where the operator has none for it."""
-    names = input_names(node.op or "", node.attrs) or find(node.op or "").inputs
+    op = find(node.op or "")
+    if op.variadic and node.op != "Custom":
+        return f"arg{index}"
+    names = input_names(op.name, node.attrs) or op.inputs
     if index >= len(names) or (len(names) == 1 and node.op not in _NAMED_OPERAND):
         return f"input{index}"
     return names[index]

@@ -22,6 +22,7 @@ from diptych.mxnet.ndarray import array
 from diptych.mxnet.test_utils.checks import *  # noqa: F403
 from diptych.mxnet.test_utils.compare import *  # noqa: F403
 from diptych.mxnet.test_utils.compare import _find_max_violation, default_context
+from diptych.mxnet.test_utils.data import *  # noqa: F403
 from diptych.mxnet.test_utils.random_data import *  # noqa: F403
 from diptych.mxnet.util import getenv, np_array, np_shape, reset_np, set_np, setenv, use_np, use_np_array, use_np_shape
 
@@ -156,10 +157,5 @@ def has_tvm_ops() -> bool:
 def is_op_runnable() -> bool:
     """Whether operators can run on the device in use."""
     return True
-
-
-def download(url: str, fname: str | None = None, dirname: str | None = None, overwrite: bool = False, retries: int = 5) -> str:
-    """An error: MXNet's servers are gone; put the file in place by hand."""
-    raise MXNetError(f"{url}: downloads of MXNet's data are not supported, its servers are gone; get the file another way")
 
 
