@@ -85,7 +85,8 @@ class PythonOp:
 
         name = f"_native_{next(_count)}"
         register(name)(Property)
-        return symbol.Custom(*args, op_type=name, **kwargs)
+        custom: Any = symbol.Custom
+        return custom(*args, op_type=name, **kwargs)
 
 
 class NumpyOp(PythonOp):

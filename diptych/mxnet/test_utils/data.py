@@ -44,7 +44,7 @@ def _mnist_file(name: str) -> bytes:
 
 def get_mnist() -> dict[str, Any]:
     """MNIST from its files here or in ./data: train_data (60000, 1, 28, 28) of float32 in [0, 1], train_label, test_data, test_label."""
-    found = {}
+    found: dict[str, Any] = {}
     for kind, (images, labels) in (("train", _MNIST[:2]), ("test", _MNIST[2:])):
         label = np.frombuffer(_mnist_file(labels), np.int8, offset=8)
         raw = np.frombuffer(_mnist_file(images), np.uint8, offset=16)
