@@ -135,7 +135,7 @@ def _multinomial_gradient(a: Attributes, xs: Sequence[Array], ys: Sequence[Array
     places = np.arange(len(rows))[:, None], drawn
     out = np.zeros_like(rows)
     np.add.at(out, places, ds[1].reshape(drawn.shape) / rows[places])
-    return [out.reshape(xs[0].shape)]
+    return [out.reshape(xs[0].shape).astype(xs[0].dtype)]
 
 
 @host("_shuffle")
