@@ -84,7 +84,7 @@ from diptych.ops.norm import BatchNorm, GroupNorm, InstanceNorm, L2Normalize, La
 from diptych.ops.pool import AvgPool, LpPool, MaxPool
 from diptych.ops.rearrange import DepthToSpace, Flip, Repeat, SpaceToDepth, Tile
 from diptych.ops.recurrent import Gru, Lstm, LstmGeneral, Rnn
-from diptych.ops.recurrent_gradient import LstmBackward
+from diptych.ops.recurrent_gradient import LstmBackward, RecurrentBackward
 from diptych.ops.reduction import All, Any, LogSumExp, Max, Mean, Min, NormL2, Prod, Sum, Var
 from diptych.ops.resize import Resize
 from diptych.ops.scan import ArgMax, ArgMin, CumProd, CumSum
@@ -234,6 +234,7 @@ __all__ = [
     "Prelu",
     "Prod",
     "Reciprocal",
+    "RecurrentBackward",
     "Reduction",
     "Relu",
     "Repeat",

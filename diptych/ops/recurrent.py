@@ -271,6 +271,14 @@ class Gru(Loops):
 
         return _unroll(g, _project_values(g, x, w_ih, b_ih), self.reverse, step), h
 
+    def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
+                 ) -> tuple[Value | None, ...]:  # fmt: skip
+        from diptych.ops.recurrent_gradient import gru_gradient
+
+        if xs[0].type.size == 0 or xs[5].type.size == 0:
+            return tuple(g.constant(np.zeros(v.shape), v.dtype) for v in xs)
+        return gru_gradient(g, self.reverse, xs, ys[0], dys)
+
 
 @op
 class Rnn(Loops):
@@ -322,3 +330,11 @@ class Rnn(Loops):
             return h
 
         return _unroll(g, _project_values(g, x, w_ih, b), self.reverse, step), h
+
+    def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
+                 ) -> tuple[Value | None, ...]:  # fmt: skip
+        from diptych.ops.recurrent_gradient import rnn_gradient
+
+        if xs[0].type.size == 0 or xs[4].type.size == 0:
+            return tuple(g.constant(np.zeros(v.shape), v.dtype) for v in xs)
+        return rnn_gradient(g, self.reverse, self.activation, xs, ys[0], dys)

@@ -1,4 +1,4 @@
-"""The gradient of an LSTM layer: one operator for what must go step by step, products over all steps for the rest."""
+"""Gradients of recurrent layers: one operator for what must go step by step, products over all steps for the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diptych.ir import Array, TensorType, Value
     from diptych.ops.build import Builder
 
-__all__ = ["LstmBackward", "lstm_gradient"]
+__all__ = ["LstmBackward", "RecurrentBackward", "gru_gradient", "lstm_gradient", "rnn_gradient"]
 
 
 def _steps(count: int, reverse: bool) -> range:
@@ -115,18 +115,135 @@ class LstmBackward(Loops):
         return g.stack([out[t] for t in range(steps)], 0), dc
 
 
+@op
+class RecurrentBackward(Loops):
+    """Linear backpropagation through time: slopes[T,N,G*H], w_hh, keep[T,N,H], dy[T,N,H], dh[N,H] -> dgates, d.
+
+    d, what arrives at h of a step, is dy and what the step after hands back, keep * d + dgates w_hh of that step, or dh at
+    the last one; dgates is slopes * d for each of the G gates. `reverse` as for gru and rnn.
+    """
+
+    reverse: bool = False
+
+    samples = (
+        S((3, 2, 12), (12, 4), (3, 2, 4), (3, 2, 4), (2, 4)),
+        S((4, 1, 7), (7, 7), (4, 1, 7), (4, 1, 7), (1, 7), reverse=True),
+        S((1, 3, 6), (6, 2), (1, 3, 2), (1, 3, 2), (3, 2)),
+        S((5, 9, 99), (99, 33), (5, 9, 33), (5, 9, 33), (9, 33), low=-0.5, high=0.5),
+        S((2, 17, 48), (48, 16), (2, 17, 16), (2, 17, 16), (17, 16), low=-0.5, high=0.5),
+        S((2, 0, 6), (6, 2), (2, 0, 2), (2, 0, 2), (0, 2), grad=False),
+        S(*(Arg(s, "f64") for s in ((2, 3, 6), (6, 2), (2, 3, 2), (2, 3, 2), (3, 2)))),
+    )  # fmt: skip
+
+    def infer(self, slopes: TensorType, w_hh: TensorType, keep: TensorType, dy: TensorType, dh: TensorType
+              ) -> tuple[TensorType, TensorType]:  # fmt: skip
+        floats(slopes, w_hh, keep, dy, dh)
+        if slopes.rank != 3 or slopes.shape[0] == 0 or w_hh.rank != 2 or w_hh.shape[1] == 0 or w_hh.shape[0] % w_hh.shape[1]:
+            raise TypeRuleError(f"slopes {slopes} must be [T, N, G*H] with at least one step, the weight {w_hh} [G*H, H]")
+        steps, rows, depth = slopes.shape
+        hidden = w_hh.shape[1]
+        if depth != w_hh.shape[0] or dy.shape != (steps, rows, hidden) or keep.shape != dy.shape or dh.shape != (rows, hidden):
+            raise TypeRuleError(f"slopes {slopes}, weight {w_hh}, keep {keep} and gradients {dy}, {dh} do not fit one another")
+        return slopes, dy
+
+    def reference(self, slopes: Array, w_hh: Array, keep: Array, dy: Array, dh: Array) -> tuple[Array, Array]:
+        a, u, k, back, arriving = (widened(v) for v in (slopes, w_hh, keep, dy, dh))
+        gates = w_hh.shape[0] // w_hh.shape[1]
+        out, d = np.empty_like(a), np.empty_like(back)
+        for t in reversed(_steps(len(a), self.reverse)):
+            d[t] = back[t] + arriving
+            out[t] = a[t] * np.tile(d[t], (1, gates))
+            arriving = k[t] * d[t] + out[t] @ u
+        return narrowed(out, slopes), narrowed(d, dy)
+
+    def decompose(self, g: Builder, slopes: Value, w_hh: Value, keep: Value, dy: Value, dh: Value) -> tuple[Value, Value]:
+        """All steps unrolled, for gradients of this gradient."""
+        steps, _, hidden = dy.shape
+
+        def at(v: Value, t: int) -> Value:
+            return g.reshape(g.slice_axis(v, 0, t, t + 1), v.shape[1:])
+
+        out: dict[int, Value] = {}
+        arrived: dict[int, Value] = {}
+        for t in reversed(_steps(steps, self.reverse)):
+            arrived[t] = g.add(at(dy, t), dh)
+            out[t] = g.mul(at(slopes, t), g.concat([arrived[t]] * (w_hh.shape[0] // hidden), 1))
+            dh = g.add(g.mul(at(keep, t), arrived[t]), g.matmul(out[t], w_hh))
+        return g.stack([out[t] for t in range(steps)], 0), g.stack([arrived[t] for t in range(steps)], 0)
+
+
+def _before(g: Builder, y: Value, h0: Value, reverse: bool) -> Value:
+    """The state that each step started from [T, N, H]."""
+    steps, (rows, hidden) = y.shape[0], h0.shape
+    first = g.reshape(h0, (1, rows, hidden))
+    if steps == 1:
+        return first
+    if reverse:
+        return g.concat([g.slice_axis(y, 0, 1, steps), first], 0)
+    return g.concat([first, g.slice_axis(y, 0, 0, steps - 1)], 0)
+
+
+def _one_minus_square(g: Builder, v: Value) -> Value:
+    return g.sub(1.0, g.mul(v, v))
+
+
+def gru_gradient(g: Builder, reverse: bool, xs: tuple[Value, ...], y: Value, dys: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Gradients of x, w_ih, w_hh, b_ih, b_hh, h0. The gates are worked out again, all steps in two products: y is known."""
+    x, w_ih, w_hh, b_ih, b_hh, h0 = xs
+    steps, rows, width = x.shape
+    hidden = w_hh.shape[1]
+    before = _before(g, y, h0, reverse)
+    flat_x, flat_h = g.reshape(x, (steps * rows, width)), g.reshape(before, (steps * rows, hidden))
+
+    def gates(flat: Value, w: Value, b: Value) -> list[Value]:
+        every = g.reshape(g.add(g.matmul(flat, w, transpose_b=True), b), (steps, rows, 3 * hidden))
+        return [g.slice_axis(every, 2, k * hidden, (k + 1) * hidden) for k in range(3)]
+
+    (xr, xz, xn), (hr, hz, hn) = gates(flat_x, w_ih, b_ih), gates(flat_h, w_hh, b_hh)
+    r, z = g.sigmoid(g.add(xr, hr)), g.sigmoid(g.add(xz, hz))
+    n = g.tanh(g.add(xn, g.mul(r, hn)))
+    to_n = g.mul(g.sub(1.0, z), _one_minus_square(g, n))  # h to the candidate before its activation
+    to_r = g.mul(g.mul(to_n, hn), g.mul(r, g.sub(1.0, r)))
+    to_z = g.mul(g.sub(before, n), g.mul(z, g.sub(1.0, z)))
+    slopes = g.concat([to_r, to_z, g.mul(to_n, r)], 2)
+    dh_gates, d = g.emit_all(RecurrentBackward(reverse), slopes, w_hh, z, *dys)
+    dx_gates = g.concat([g.slice_axis(dh_gates, 2, 0, 2 * hidden), g.mul(to_n, d)], 2)
+    flat, flat_u = (g.reshape(v, (steps * rows, 3 * hidden)) for v in (dx_gates, dh_gates))
+    dx = g.reshape(g.matmul(flat, w_ih), x.shape)
+    dh0 = _handed_back(g, reverse, dh_gates, w_hh, g.mul(z, d))
+    return (dx, g.matmul(flat, flat_x, transpose_a=True), g.matmul(flat_u, flat_h, transpose_a=True), g.sum(flat, (0,)),
+            g.sum(flat_u, (0,)), dh0)  # fmt: skip
+
+
+def rnn_gradient(g: Builder, reverse: bool, activation: str, xs: tuple[Value, ...], y: Value,
+                 dys: tuple[Value, ...]) -> tuple[Value, ...]:  # fmt: skip
+    """Gradients of x, w_ih, w_hh, b, h0; y tells the slopes of tanh and of relu."""
+    x, w_ih, w_hh, _, h0 = xs
+    steps, rows, width = x.shape
+    hidden = w_hh.shape[1]
+    slopes = _one_minus_square(g, y) if activation == "tanh" else g.cast(g.greater(y, 0.0), y.dtype)
+    keep = g.broadcast_to(g.scalar(0, y.dtype), y.shape)
+    dgates, _ = g.emit_all(RecurrentBackward(reverse), slopes, w_hh, keep, *dys)
+    flat = g.reshape(dgates, (steps * rows, hidden))
+    flat_x, flat_h = g.reshape(x, (steps * rows, width)), g.reshape(_before(g, y, h0, reverse), (steps * rows, hidden))
+    dw_ih, dw_hh = (g.matmul(flat, v, transpose_a=True) for v in (flat_x, flat_h))
+    return g.reshape(g.matmul(flat, w_ih), x.shape), dw_ih, dw_hh, g.sum(flat, (0,)), _handed_back(g, reverse, dgates, w_hh)
+
+
+def _handed_back(g: Builder, reverse: bool, dgates: Value, w_hh: Value, kept: Value | None = None) -> Value:
+    """What the first step hands back to the state it started from."""
+    steps, rows, depth = dgates.shape
+    at = steps - 1 if reverse else 0
+    dh = g.matmul(g.reshape(g.slice_axis(dgates, 0, at, at + 1), (rows, depth)), w_hh)
+    return dh if kept is None else g.add(dh, g.reshape(g.slice_axis(kept, 0, at, at + 1), (rows, w_hh.shape[1])))
+
+
 def lstm_gradient(g: Builder, reverse: bool, xs: tuple[Value, ...], y: Value, dys: tuple[Value, ...]) -> tuple[Value, ...]:
     """Gradients of x, w_ih, w_hh, b, h0, c0. The gates are worked out again, all steps in two products: y is known."""
     x, w_ih, w_hh, b, h0, c0 = xs
     steps, rows, width = x.shape
     hidden = w_hh.shape[1]
-    first = g.reshape(h0, (1, rows, hidden))
-    if steps == 1:
-        before = first
-    elif reverse:
-        before = g.concat([g.slice_axis(y, 0, 1, steps), first], 0)
-    else:
-        before = g.concat([first, g.slice_axis(y, 0, 0, steps - 1)], 0)
+    before = _before(g, y, h0, reverse)
     flat_x, flat_h = g.reshape(x, (steps * rows, width)), g.reshape(before, (steps * rows, hidden))
     gates = g.add(g.matmul(flat_x, w_ih, transpose_b=True), g.add(g.matmul(flat_h, w_hh, transpose_b=True), b))
     gates = g.reshape(gates, (steps, rows, 4 * hidden))
@@ -134,6 +251,4 @@ def lstm_gradient(g: Builder, reverse: bool, xs: tuple[Value, ...], y: Value, dy
     flat = g.reshape(dgates, (steps * rows, 4 * hidden))
     dx = g.reshape(g.matmul(flat, w_ih), x.shape)
     dw_ih, dw_hh = (g.matmul(flat, v, transpose_a=True) for v in (flat_x, flat_h))
-    last = steps - 1 if reverse else 0
-    dh0 = g.matmul(g.reshape(g.slice_axis(dgates, 0, last, last + 1), (rows, 4 * hidden)), w_hh)
-    return dx, dw_ih, dw_hh, g.sum(flat, (0,)), dh0, dc0
+    return dx, dw_ih, dw_hh, g.sum(flat, (0,)), _handed_back(g, reverse, dgates, w_hh), dc0

@@ -30,7 +30,7 @@ from diptych.schedule.narrow import lower_narrow_conv
 from diptych.schedule.norm_sums import join_norms
 from diptych.schedule.options import conv_key, pick
 from diptych.schedule.placement import is_depthwise, place_values
-from diptych.schedule.recurrent import lower_lstm_backward, lower_recurrent
+from diptych.schedule.recurrent import lower_backward, lower_recurrent
 from diptych.schedule.rows import lower_adaptive_pool, lower_pool, lower_row
 from diptych.schedule.staged import lower_staged
 from diptych.schedule.transposed import lower_transposed
@@ -247,7 +247,7 @@ _RULES: dict[str, Callable[[Context, Group], None]] = {
     "attention": lower_attention,
     "conv": lower_plain_conv,
     **dict.fromkeys(("lstm", "lstm_general", "gru", "rnn"), lower_recurrent),
-    "lstm_backward": lower_lstm_backward,
+    **dict.fromkeys(("lstm_backward", "recurrent_backward"), lower_backward),
     "blocked_conv": _conv,
     "narrow_conv": lower_narrow_conv,
     "blocked_conv_transpose": lower_transposed,

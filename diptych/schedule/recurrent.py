@@ -13,7 +13,7 @@ from diptych.kernels.pointwise import make_copy, make_fill, make_pointwise
 from diptych.kernels.pointwise_pack import make_pack_panels
 from diptych.kernels.recurrent import GATES, choose_units, make_recurrent
 from diptych.kernels.recurrent_ahead import GROUP, choose_ahead
-from diptych.kernels.recurrent_gradient import make_lstm_backward
+from diptych.kernels.recurrent_gradient import make_lstm_backward, make_recurrent_backward
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.contraction import emit_product, pack_matrix
 from diptych.schedule.naive import emit_naive_product
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
 
-__all__ = ["lower_lstm_backward", "lower_recurrent"]
+__all__ = ["lower_backward", "lower_recurrent"]
 
 
 def lower_recurrent(ctx: Context, group: Group) -> None:
@@ -107,8 +107,8 @@ def _parts(w: Array, depth: int) -> Array:
     return np.concatenate([part.reshape(-1) for part in cut])
 
 
-def lower_lstm_backward(ctx: Context, group: Group) -> None:
-    """lstm_backward. Half precision is computed in f32."""
+def lower_backward(ctx: Context, group: Group) -> None:
+    """lstm_backward or recurrent_backward. Half precision is computed in f32."""
     node = group.anchor
     assert node is not None
     results = [ctx.result(v) for v in node.outputs]
@@ -122,10 +122,12 @@ def lower_lstm_backward(ctx: Context, group: Group) -> None:
         out if out.dtype == dtype and (out.strides[-1] == 1 or out.shape[-1] == 1) else ctx.temp(out.shape, dtype)
         for out in results
     ]
-    cells = ctx.temp(rest[1].shape, dtype)
-    kernel = make_lstm_backward([v.operand for v in inputs], [v.operand for v in (*outputs, cells)], units, ctx.target,
-                                reverse=attributes(node.op)["reverse"])  # fmt: skip
-    ctx.call(kernel, [*inputs, *outputs, cells])
+    lstm = node.op.name == "lstm_backward"
+    more = [ctx.temp(rest[1].shape, dtype)] if lstm else []  # the cells' states
+    make = make_lstm_backward if lstm else make_recurrent_backward
+    kernel = make([v.operand for v in inputs], [v.operand for v in (*outputs, *more)], units, ctx.target,
+                  reverse=attributes(node.op)["reverse"])  # fmt: skip
+    ctx.call(kernel, [*inputs, *outputs, *more])
     for made, out in zip(outputs, results, strict=True):
         if made is not out:
             _write(ctx, made, out)

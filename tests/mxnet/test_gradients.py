@@ -180,3 +180,36 @@ def test_values_beside_the_loss_outlive_the_backward_pass() -> None:
         assert_allclose(further.asnumpy(), (np.exp(expected) + expected).sum(), rtol=1e-5, err_msg=f"step {step}")
         assert_allclose(loss.asnumpy(), (expected**2).sum(), rtol=1e-5)
         assert_allclose(w.grad.asnumpy(), x.T @ (2 * expected * 3 * (1 - (expected / 3) ** 2)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM", "RNN"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_recurrent_layer_has_the_gradients_of_its_cells(layer: str, bidirectional: bool) -> None:
+    """One operator going back through all steps, against cells unrolled step by step."""
+    options: dict[str, Any] = {"activation": "tanh"} if layer == "RNN" else {}
+    fused = getattr(mx.gluon.rnn, layer)(5, 2, input_size=3, bidirectional=bidirectional, prefix="a_", **options)
+    fused.initialize(mx.init.Uniform(0.6))
+    cells = mx.gluon.rnn.SequentialRNNCell(prefix="b_")
+    cell = getattr(mx.gluon.rnn, {"RNN": "RNNCell"}.get(layer, f"{layer}Cell"))
+    for i, width in enumerate((3, 10 if bidirectional else 5)):
+        made = [cell(5, input_size=width, prefix=f"{d}{i}_", **options) for d in "lr"[: 1 + bidirectional]]
+        cells.add(mx.gluon.rnn.BidirectionalCell(*made) if bidirectional else made[0])
+    cells.initialize()
+    theirs = {k.removeprefix("a_"): p for k, p in fused.collect_params().items()}
+    ours = {k.removeprefix("b_"): p for k, p in cells.collect_params().items()}
+    assert set(theirs) == set(ours)
+    for name, p in ours.items():
+        p.set_data(theirs[name].data())
+    x = nd.random.normal(shape=(6, 4, 3))
+    found = []
+    for run in (lambda v: fused(v), lambda v: cells.unroll(6, v, layout="TNC", merge_outputs=True)[0]):
+        v = x.copy()
+        v.attach_grad()
+        with autograd.record():
+            loss = (run(v) * nd.arange(6).reshape((6, 1, 1)).sin()).sum()
+        loss.backward()
+        found.append((loss, v.grad))
+    for one, other in zip(*found, strict=True):
+        assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-4, atol=1e-5)
+    for name, p in ours.items():
+        assert_allclose(theirs[name].grad().asnumpy(), p.grad().asnumpy(), rtol=1e-4, atol=1e-5, err_msg=name)
