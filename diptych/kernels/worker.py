@@ -7,6 +7,7 @@ started by `Workers` with this process's own interpreter and module path, and en
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import queue
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
     from diptych.ir.kernel import Kernel, Step
     from diptych.targets.base import Target
 
-__all__ = ["Workers", "kernel_object", "processes", "program_object", "serve", "symbol"]
+__all__ = ["Workers", "is_plain", "kernel_object", "processes", "program_object", "serve", "symbol"]
 
+_PLAIN = frozenset({
+    "border", "contract", "gather", "pack_channels", "pad", "pointwise", "reduce", "scatter", "unpack_channels", "weight_gradient",
+    "winograd", "winograd_weights",
+})  # fmt: skip
 _READY = b"diptych worker\n"
 Task = tuple[str, tuple[Any, ...]]  # "kernel_object" or "program_object", and its arguments
 
@@ -48,7 +53,16 @@ def kernel_object(kernel: Kernel, target: Target) -> bytes:
 
     module = ir.Module("kernel")
     emit_kernel(module, kernel, symbol(kernel), target).linkage = ""
-    return object_code(module, target)
+    return object_code(module, target, is_plain(kernel, target))
+
+
+def is_plain(kernel: Kernel, target: Target) -> bool:
+    """Whether few passes make code of a kernel that is as fast as all of LLVM's do, at a quarter of their time.
+
+    Measured for the networks that have most kernels, those in training. Tiles of attention spill on AVX2 then, and those of
+    contractions on Arm.
+    """
+    return kernel.kind in _PLAIN and target.triple.startswith("x86_64")
 
 
 def program_object(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_offset: int, scratch_bytes: int,
@@ -64,7 +78,7 @@ def program_object(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_off
         return ir.Function(module, ir.FunctionType(ir.VoidType(), [t for _, t in signature(kernel)]), symbol(kernel))
 
     module = emit_program(kernels, steps, scratch_offset, scratch_bytes, target, declare, clock)
-    return object_code(module, target)
+    return object_code(module, target, light=True)
 
 
 _TASKS: dict[str, Callable[..., bytes]] = {"kernel_object": kernel_object, "program_object": program_object}
@@ -88,6 +102,8 @@ def serve(preload: Sequence[str] = ()) -> None:
         importlib.import_module(module.name)  # each registers its emitters
     for name in preload:
         importlib.import_module(name)
+    gc.freeze()  # IR is made of many small objects: no looking through all of them, and all modules, again and again
+    gc.set_threshold(100_000, 10, 100)
     answers.write(_READY)
     answers.flush()
     while True:

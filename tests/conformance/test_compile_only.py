@@ -12,6 +12,7 @@ from diptych import compiler
 from diptych.codegen.object import assembly
 from diptych.ir import TensorType, Value
 from diptych.kernels.base import emit_kernel
+from diptych.kernels.worker import is_plain
 from diptych.ops import OPS, Attention, Builder, Conv
 from diptych.targets import host
 
@@ -71,7 +72,7 @@ def contraction_loops(target: str, shape: str) -> list[Loop]:
     module = ir.Module("inspected")
     (kernel,) = [k for k in plan.kernels if k.kind in ("contract", "skinny", "skinny_zeros")]
     emit_kernel(module, kernel, "kernel", machine).linkage = "external"
-    return [loop for loop in innermost_loops(assembly(module, machine)) if loop.fmas]
+    return [loop for loop in innermost_loops(assembly(module, machine, is_plain(kernel, machine))) if loop.fmas]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -106,7 +107,7 @@ def test_strassen_compiles_and_multiplies_in_registers(target: str) -> None:
     module = ir.Module("inspected")
     (kernel,) = [k for k in plan.kernels if k.kind == "strassen"]
     emit_kernel(module, kernel, "kernel", machine).linkage = "external"
-    loops = [loop for loop in innermost_loops(assembly(module, machine)) if len(loop.fmas) >= 8]
+    loops = [loop for loop in innermost_loops(assembly(module, machine, is_plain(kernel, machine))) if len(loop.fmas) >= 8]
     assert loops
     for loop in loops:
         assert loop.stack == [], "\n".join(loop.lines)
@@ -123,7 +124,7 @@ def attention_loops(target: str, queries: int, keys: int) -> list[Loop]:
     assert kernel.kind == ("attention_few" if queries == 1 else "attention")
     module = ir.Module("inspected")
     emit_kernel(module, kernel, "kernel", machine).linkage = "external"
-    return [loop for loop in innermost_loops(assembly(module, machine)) if loop.fmas]
+    return [loop for loop in innermost_loops(assembly(module, machine, is_plain(kernel, machine))) if loop.fmas]
 
 
 @pytest.mark.parametrize("keys", [128, 1000])
@@ -168,7 +169,7 @@ def test_strassen_tiles_of_every_width_stay_in_registers(rows: int) -> None:
     module = ir.Module("inspected")
     (kernel,) = [k for k in plan.kernels if k.kind == "strassen"]
     emit_kernel(module, kernel, "kernel", machine).linkage = "external"
-    loops = [loop for loop in innermost_loops(assembly(module, machine)) if loop.fmas]
+    loops = [loop for loop in innermost_loops(assembly(module, machine, is_plain(kernel, machine))) if loop.fmas]
     for width, _ in kernel.params.tiles:
         assert any(len(loop.fmas) == 2 * width for loop in loops)
     for loop in loops:

@@ -15,6 +15,7 @@ from diptych.codegen.object import object_code
 from diptych.ir.kernel import Expr, Kernel, Operand
 from diptych.ir.types import dtype_of
 from diptych.kernels.base import emit_kernel
+from diptych.kernels.worker import is_plain
 from diptych.targets.base import Target
 
 Array = np.ndarray[Any, Any]
@@ -28,7 +29,7 @@ def compile_only(kernel: Kernel, target: Target) -> bytes:
     """The object code of a kernel alone in its module."""
     module = ir.Module("test")
     emit_kernel(module, kernel, "kernel", target).linkage = "external"
-    return object_code(module, target)
+    return object_code(module, target, is_plain(kernel, target))
 
 
 @dataclass
