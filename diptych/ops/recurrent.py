@@ -277,7 +277,7 @@ class Gru(Loops):
 
         if xs[0].type.size == 0 or xs[5].type.size == 0:
             return tuple(g.constant(np.zeros(v.shape), v.dtype) for v in xs)
-        return gru_gradient(g, self.reverse, xs, ys[0], dys)
+        return (*gru_gradient(g, self.reverse, xs[:6], ys[0], dys, xs[6] if self.ragged else None), *(None,) * self.ragged)
 
 
 @op
@@ -337,4 +337,5 @@ class Rnn(Loops):
 
         if xs[0].type.size == 0 or xs[4].type.size == 0:
             return tuple(g.constant(np.zeros(v.shape), v.dtype) for v in xs)
-        return rnn_gradient(g, self.reverse, self.activation, xs, ys[0], dys)
+        found = rnn_gradient(g, self.reverse, self.activation, xs[:5], ys[0], dys, xs[5] if self.ragged else None)
+        return (*found, *(None,) * self.ragged)

@@ -187,7 +187,15 @@ def _one_minus_square(g: Builder, v: Value) -> Value:
     return g.sub(1.0, g.mul(v, v))
 
 
-def gru_gradient(g: Builder, reverse: bool, xs: tuple[Value, ...], y: Value, dys: tuple[Value, ...]) -> tuple[Value, ...]:
+def _alive(g: Builder, lengths: Value, y: Value) -> Value:
+    """1 at the steps that a row has, 0 past its length, where the state stays what it was [T, N, 1]."""
+    steps, rows, _ = y.shape
+    at = g.constant(np.arange(steps).reshape(steps, 1, 1), "i64")
+    return g.cast(g.less(at, g.reshape(lengths, (1, rows, 1))), y.dtype)
+
+
+def gru_gradient(g: Builder, reverse: bool, xs: tuple[Value, ...], y: Value, dys: tuple[Value, ...],
+                 lengths: Value | None = None) -> tuple[Value, ...]:  # fmt: skip
     """Gradients of x, w_ih, w_hh, b_ih, b_hh, h0. The gates are worked out again, all steps in two products: y is known."""
     x, w_ih, w_hh, b_ih, b_hh, h0 = xs
     steps, rows, width = x.shape
@@ -202,32 +210,40 @@ def gru_gradient(g: Builder, reverse: bool, xs: tuple[Value, ...], y: Value, dys
     (xr, xz, xn), (hr, hz, hn) = gates(flat_x, w_ih, b_ih), gates(flat_h, w_hh, b_hh)
     r, z = g.sigmoid(g.add(xr, hr)), g.sigmoid(g.add(xz, hz))
     n = g.tanh(g.add(xn, g.mul(r, hn)))
-    to_n = g.mul(g.sub(1.0, z), _one_minus_square(g, n))  # h to the candidate before its activation
+    fresh, keep = g.sub(1.0, z), z
+    if lengths is not None:
+        alive = _alive(g, lengths, y)
+        fresh, keep = g.mul(fresh, alive), g.sub(1.0, g.mul(fresh, alive))
+    to_n = g.mul(fresh, _one_minus_square(g, n))  # h to the candidate before its activation
     to_r = g.mul(g.mul(to_n, hn), g.mul(r, g.sub(1.0, r)))
-    to_z = g.mul(g.sub(before, n), g.mul(z, g.sub(1.0, z)))
+    to_z = g.mul(g.mul(g.sub(before, n), z), fresh)
     slopes = g.concat([to_r, to_z, g.mul(to_n, r)], 2)
-    dh_gates, d = g.emit_all(RecurrentBackward(reverse), slopes, w_hh, z, *dys)
+    dh_gates, d = g.emit_all(RecurrentBackward(reverse), slopes, w_hh, keep, *dys)
     dx_gates = g.concat([g.slice_axis(dh_gates, 2, 0, 2 * hidden), g.mul(to_n, d)], 2)
     flat, flat_u = (g.reshape(v, (steps * rows, 3 * hidden)) for v in (dx_gates, dh_gates))
     dx = g.reshape(g.matmul(flat, w_ih), x.shape)
-    dh0 = _handed_back(g, reverse, dh_gates, w_hh, g.mul(z, d))
+    dh0 = _handed_back(g, reverse, dh_gates, w_hh, g.mul(keep, d))
     return (dx, g.matmul(flat, flat_x, transpose_a=True), g.matmul(flat_u, flat_h, transpose_a=True), g.sum(flat, (0,)),
             g.sum(flat_u, (0,)), dh0)  # fmt: skip
 
 
 def rnn_gradient(g: Builder, reverse: bool, activation: str, xs: tuple[Value, ...], y: Value,
-                 dys: tuple[Value, ...]) -> tuple[Value, ...]:  # fmt: skip
+                 dys: tuple[Value, ...], lengths: Value | None = None) -> tuple[Value, ...]:  # fmt: skip
     """Gradients of x, w_ih, w_hh, b, h0; y tells the slopes of tanh and of relu."""
     x, w_ih, w_hh, _, h0 = xs
     steps, rows, width = x.shape
     hidden = w_hh.shape[1]
     slopes = _one_minus_square(g, y) if activation == "tanh" else g.cast(g.greater(y, 0.0), y.dtype)
-    keep = g.broadcast_to(g.scalar(0, y.dtype), y.shape)
-    dgates, _ = g.emit_all(RecurrentBackward(reverse), slopes, w_hh, keep, *dys)
+    keep = g.scalar(0, y.dtype)
+    if lengths is not None:
+        alive = _alive(g, lengths, y)
+        slopes, keep = g.mul(slopes, alive), g.sub(1.0, alive)
+    keep = g.broadcast_to(keep, y.shape)
+    dgates, d = g.emit_all(RecurrentBackward(reverse), slopes, w_hh, keep, *dys)
     flat = g.reshape(dgates, (steps * rows, hidden))
     flat_x, flat_h = g.reshape(x, (steps * rows, width)), g.reshape(_before(g, y, h0, reverse), (steps * rows, hidden))
     dw_ih, dw_hh = (g.matmul(flat, v, transpose_a=True) for v in (flat_x, flat_h))
-    return g.reshape(g.matmul(flat, w_ih), x.shape), dw_ih, dw_hh, g.sum(flat, (0,)), _handed_back(g, reverse, dgates, w_hh)
+    return g.reshape(g.matmul(flat, w_ih), x.shape), dw_ih, dw_hh, g.sum(flat, (0,)), _handed_back(g, reverse, dgates, w_hh, g.mul(keep, d))
 
 
 def _handed_back(g: Builder, reverse: bool, dgates: Value, w_hh: Value, kept: Value | None = None) -> Value:

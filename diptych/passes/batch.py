@@ -131,7 +131,8 @@ def _follow(graph: Graph, node: Node, axes: list[int | None], batch: int) -> lis
     if op.name in (*_RECURRENT, "lstm_general"):
         if op.name == "lstm_general":
             states = 4 + a["projected"]
-            carried, lies = (0, *range(states, len(axes))), (1, 0, 0)
+            carried: tuple[int, ...] = (0, *range(states, len(axes)))
+            lies: tuple[int, ...] = (1, 0, 0)
         else:
             carried, lies = _RECURRENT[op.name]
         for i, w in enumerate(axes):
