@@ -193,7 +193,9 @@ def attention(op, q, k, v, mask=None):
     )
 
 
-def _recurrent(kind, op, x, weights, *states):
+def _recurrent(kind, op, x, weights, *states, lengths=None):
+    if lengths is not None:
+        return _ragged(kind, op, x, weights, states, lengths)
     hidden = states[0].shape[1]
     extra = {"nonlinearity": op.activation} if kind is torch.nn.RNN else {}
     layer = kind(x.shape[2], hidden, bidirectional=False, dtype=x.dtype, **extra)
@@ -205,19 +207,32 @@ def _recurrent(kind, op, x, weights, *states):
     return (y, *(s[0] for s in (last if isinstance(last, tuple) else (last,))))
 
 
+def _ragged(kind, op, x, weights, states, lengths):
+    """Row by row, each as long as it is; past its end y holds the state that was reached."""
+    rows = []
+    for n, length in enumerate(lengths.tolist()):
+        length = min(length, len(x))
+        own = [s[n : n + 1] for s in states]
+        y, *last = _recurrent(kind, op, x[:length, n : n + 1], weights, *own) if length else (x.new_empty(0, 1, own[0].shape[1]), *own)
+        rest = own[0] if op.reverse else last[0]
+        rows.append((torch.cat([y, rest[None].expand(len(x) - length, -1, -1)]), *last))
+    y, *last = zip(*rows, strict=True)
+    return (torch.cat(y, 1), *(torch.cat(s) for s in last))
+
+
 @twin
 def lstm(op, x, w_ih, w_hh, b, h0, c0):
     return _recurrent(torch.nn.LSTM, op, x, (w_ih, w_hh, b, torch.zeros_like(b)), h0, c0)
 
 
 @twin
-def gru(op, x, w_ih, w_hh, b_ih, b_hh, h0):
-    return _recurrent(torch.nn.GRU, op, x, (w_ih, w_hh, b_ih, b_hh), h0)
+def gru(op, x, w_ih, w_hh, b_ih, b_hh, h0, lengths=None):
+    return _recurrent(torch.nn.GRU, op, x, (w_ih, w_hh, b_ih, b_hh), h0, lengths=lengths)
 
 
 @twin
-def rnn(op, x, w_ih, w_hh, b, h0):
-    return _recurrent(torch.nn.RNN, op, x, (w_ih, w_hh, b, torch.zeros_like(b)), h0)
+def rnn(op, x, w_ih, w_hh, b, h0, lengths=None):
+    return _recurrent(torch.nn.RNN, op, x, (w_ih, w_hh, b, torch.zeros_like(b)), h0, lengths=lengths)
 
 
 @twin
