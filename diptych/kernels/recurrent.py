@@ -30,6 +30,7 @@ GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _STATES = {"lstm": 2, "gru": 1, "rnn": 1}
 UNROLL = 4  # elements of h per turn of the innermost loop
 MOST_ROWS = 12  # of a tile: each has an address, and there are 16 registers for those
+_FETCHED = 512  # elements ahead: weights that no L2 holds are asked for, since the hardware stops at every page
 STEP_NS = 4000.0  # a time step shorter than this is not worth a meeting of the threads
 
 
@@ -71,6 +72,7 @@ class RecurrentParams:
     ragged: bool = False  # rows end at lengths of their own; their state stays what it was there
     width: int = 0  # of h, where it is projected
     projection: Units | None = None
+    streamed: bool = False  # the weights come from beyond L2 at every step
 
     @property
     def depth(self) -> int:
@@ -125,11 +127,11 @@ def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Opera
     y = outputs[0]
     steps, rows, width = y.shape
     hidden = width if projection is None else outputs[2].shape[1]
+    weight_bytes = (GATES[kind] * hidden * width + (0 if projection is None else hidden * width)) * itemsize(y.dtype)
     params = RecurrentParams(steps, rows, hidden, units, reverse, activation, y.dtype, ahead, ragged,
-                             0 if projection is None else width, projection)  # fmt: skip
+                             0 if projection is None else width, projection, rows > 1 and weight_bytes > target.l2)  # fmt: skip
     every = [*inputs, *outputs]
     assert all(o.strides[-1] == 1 or o.shape[-1] == 1 for o in every), "the last axis of every operand must be dense"
-    weight_bytes = (GATES[kind] * hidden * width + (0 if projection is None else hidden * width)) * itemsize(y.dtype)
     multiplied = max(rows * weight_bytes / itemsize(y.dtype) / 30, weight_bytes / (70 if weight_bytes < target.l2 else 25))
     if ahead is not None:
         multiplied *= 1.3
@@ -270,6 +272,10 @@ class RecurrentEmitter:
         whole = depth - depth % UNROLL
         if whole:
             with self.fn.loop(0, whole, UNROLL, name="k") as k:
+                if self.p.streamed:
+                    start = self.fn.imul(k, panel)
+                    for i in range(0, UNROLL * panel, 64 // itemsize(self.p.dtype)):
+                        self.fn.prefetch(self.fn.at(weights, self.fn.iadd(start, _FETCHED + i), self.p.dtype))
                 self.multiply(hs, weights, k, UNROLL, acc, panel)
         if whole < depth:
             self.multiply(hs, weights, self.fn.index(whole), depth - whole, acc, panel)
