@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conformance.assembly_loops import innermost_loops
 from harness import ARM, V3, V4, Array, compile_only
+from llvmlite import ir
 
 import diptych
+from diptych import compiler
+from diptych.codegen.object import assembly
 from diptych.ir import Graph, TensorType
 from diptych.ir.kernel import Operand
+from diptych.kernels.base import emit_kernel
 from diptych.kernels.recurrent import GATES, choose_units, make_recurrent
 from diptych.ops import OPS, Builder
+from diptych.options import Options
 from diptych.schedule.views import contiguous
+from diptych.targets import host
 from diptych.targets.numpy import interpret
 
 KINDS = ["lstm", "gru", "rnn"]
@@ -112,6 +119,68 @@ def test_threads_that_share_a_layer(kind: str, sizes: tuple[int, int, int, int],
         for _ in range(10):
             for got, want in zip(model(arrays[0]), alone, strict=True):
                 np.testing.assert_array_equal(got, want)
+
+
+def general(sizes: tuple[int, int, int, int], width: int, lengths: list[int] | None, rng: np.random.Generator,
+            reverse: bool = False) -> tuple[Graph, list[Array]]:  # fmt: skip
+    """An LSTM with a projection to `width` (0: none) and rows with lengths of their own (None: of one length)."""
+    t, n, i, h = sizes
+    shapes = [(t, n, i), (4 * h, i), (4 * h, width or h), (4 * h,)] + [(width, h)] * bool(width) + [(n, width or h), (n, h)]
+    scale = min(0.4, h**-0.5)
+    arrays = [(rng.standard_normal(s) * (1 if j == 0 else scale)).astype(np.float32) for j, s in enumerate(shapes)]
+    g = Builder("general")
+    values = [g.input("x", TensorType(arrays[0].shape)), *map(g.constant, arrays[1:])]
+    given = [arrays[0]]
+    if lengths is not None:
+        values.append(g.input("lengths", TensorType((n,), "i64")))
+        given.append(np.array(lengths))
+    op = OPS["lstm_general"](reverse=reverse, projected=bool(width), ragged=lengths is not None)
+    return g.finish(list(g.emit_all(op, *values))), given
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("sizes", "width"), [((9, 1, 8, 260), 130), ((5, 9, 8, 200), 37), ((5, 3, 8, 200), 0)], ids=str)
+def test_projection_and_lengths_shared_by_threads(
+    sizes: tuple[int, int, int, int], width: int, reverse: bool, rng: np.random.Generator
+) -> None:
+    """Two meetings a step; the threads' result is that of one, bit for bit, every time."""
+    steps, rows = sizes[:2]
+    lengths = [0, steps, 2, steps + 3, 1, 4, 3, 5, 1][:rows] if rows > 1 else None
+    graph, given = general(sizes, width, lengths, rng, reverse)
+    plan = compiler.compile_plan(graph, Options(threads=2), host.find(None))
+    assert next(k for k in plan.kernels if k.kind == "lstm").work > 1
+    alone = check(graph, given, tolerance=1e-5)
+    for threads in (2, 3):
+        model = diptych.compile(graph, threads=threads)
+        for _ in range(5):
+            for got, want in zip(model(*given), alone, strict=True):
+                np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("kind", ["gru", "rnn"])
+def test_rows_with_lengths_of_their_own(kind: str, rng: np.random.Generator) -> None:
+    arrays = operands(kind, (6, 4, 5, 21), rng)
+    for reverse in (False, True):
+        g = Builder(kind)
+        values = [g.input("x0", TensorType(arrays[0].shape)), *map(g.constant, arrays[1:])]
+        values.append(g.input("x1", TensorType((4,), "i64")))
+        graph = g.finish(list(g.emit_all(OPS[kind](reverse=reverse, ragged=True), *values)))
+        y, h = check(graph, [arrays[0], np.array([6, 1, 0, 4])])
+        np.testing.assert_array_equal(h[2], arrays[-1][2])  # nothing of this row was read
+        np.testing.assert_array_equal(h, y[0 if reverse else -1])
+
+
+@pytest.mark.parametrize("rows", [2, 6, 8, 12, 13, 32])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_of_rows_stay_in_registers(kind: str, rows: int, rng: np.random.Generator) -> None:
+    plan = compiler.compile_plan(layer(kind, operands(kind, (3, rows, 16, 64), rng), True), Options(threads=2), V4)
+    (kernel,) = [k for k in plan.kernels if k.kind == kind]
+    module = ir.Module("inspected")
+    emit_kernel(module, kernel, "kernel", V4).linkage = "external"
+    loops = [loop for loop in innermost_loops(assembly(module, V4)) if loop.fmas]
+    assert loops
+    for loop in loops:
+        assert loop.stack == [], "\n".join(loop.lines)
 
 
 def test_two_directions_side_by_side(rng: np.random.Generator) -> None:
