@@ -47,7 +47,7 @@ def flops_of(kernel: Kernel) -> int:
 
     Of Winograd's and Strassen's schemes those of the plain sums that they stand for.
     """
-    if kernel.kind in ("winograd", "winograd_products"):
+    if kernel.kind in ("winograd", "winograd_products", "winograd_streamed", "winograd_few"):
         w: ProductParams = kernel.params
         g = w.geometry
         return 2 * 9 * g.batch * g.rows * g.cols * g.channels * w.panels * 16

@@ -5,7 +5,8 @@ the (m+2)^2 points (tiles are the pixels of a register tile), then y = A^T M A, 
 
 Tiles are numbered through the whole batch. Where there are many, one kernel does it all and V is the thread's own, in
 its L2 ("winograd"); where there are few and the weights dominate, V is shared: a transform kernel, then a kernel whose
-items are groups of panels ("winograd_input", "winograd_products").
+items are groups of panels ("winograd_input", "winograd_products"). Where the weights come from memory at every run, they
+come as they are and are transformed on arrival ("winograd_streamed", in `kernels/winograd_streamed.py`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from diptych.codegen.builder import Val
-from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel, Operand
-from diptych.kernels.base import emits, evaluate
+from diptych.kernels.base import emits
 from diptych.kernels.contract import Side
-from diptych.kernels.nest import expr_cost
 from diptych.kernels.tile import PANEL, RegisterTile
-from diptych.kernels.winograd_transform import transform_input, transform_output
+from diptych.kernels.winograd_output import OutputWriter
+from diptych.kernels.winograd_transform import transform_input
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from diptych.ir.kernel import Expr
     from diptych.targets.base import Target
 
-__all__ = ["WinogradGeometry", "make_fused", "make_input_transform", "make_products"]
+__all__ = ["ProductParams", "WinogradGeometry", "m_floats", "make_fused", "make_input_transform", "make_products", "nanoseconds", "places"]
 
 _CHAIN = 128  # additions in one chain: partial sums of this depth are added up, which rounds less than one long chain
-_HEAVY = 12  # an epilogue of more vector operations than this is written once, not for every pixel of a tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +76,30 @@ class WinogradGeometry:
     @property
     def v_row(self) -> int:
         """Floats from one tile's channels to the next one's. Rows a large power of two apart would share cache sets."""
-        padded = -(-self.channels // PANEL) * PANEL
+        padded = _whole_lines(self.channels)
         return padded + PANEL if padded % 128 == 0 else padded
 
     @property
     def v_shape(self) -> tuple[int, ...]:
         return self.blocks, self.points, self.per_block, self.v_row
 
+    def streamed_v_shape(self, depth: int) -> tuple[int, ...]:
+        """V where `depth` channels are worked on at once: [stretches, points, tiles * channels of a stretch and a line, so
+        that the points do not share cache sets]."""
+        return self.channels // depth, self.points, self.tiles * _whole_lines(depth) + PANEL
+
+
+def _whole_lines(channels: int) -> int:
+    return -(-channels // PANEL) * PANEL
+
 
 @dataclass(frozen=True, slots=True)
 class TransformParams:
-    """Operands: padded blocked x, V."""
+    """Operands: padded blocked x, V. With a depth, V lies by stretches of so many channels: `streamed_v_shape`."""
 
     geometry: WinogradGeometry
+    depth: int = 0
+    bare: bool = False  # as for `matrices`
 
     def __str__(self) -> str:
         g = self.geometry
@@ -110,6 +120,7 @@ class ProductParams:
     prefetch: bool  # weights come from beyond L2
     fused: bool
     panel_outer: bool = False  # items of one group are neighbours (its weights stay in cache), else those of one block
+    depth: int = 0  # weights come untransformed, so many channels are transformed at once
 
     def __str__(self) -> str:
         g = self.geometry
@@ -117,11 +128,13 @@ class ProductParams:
         return f"{how}F({g.m},3) {g.batch}x{g.rows}x{g.cols} {g.channels}->{self.panels * PANEL} by {g.per_block}x{self.group} {self.expr}"
 
 
-def make_input_transform(x: Operand, v: Operand, geometry: WinogradGeometry, target: Target) -> Kernel:
-    """x is [N, Cb, rows + pads, cols + pads, 16], with whole tiles readable; v has shape `geometry.v_shape`."""
+def make_input_transform(x: Operand, v: Operand, geometry: WinogradGeometry, target: Target, depth: int = 0,
+                         bare: bool = False) -> Kernel:  # fmt: skip
+    """x is [N, Cb, rows + pads, cols + pads, 16], with whole tiles readable; v has shape `geometry.v_shape`, or with a
+    `depth` that of `geometry.streamed_v_shape`."""
     work = geometry.tiles * x.shape[1]
     cost = work * 16 / target.lanes(4) * geometry.points * 1.2
-    return Kernel("winograd_input", TransformParams(geometry), (x, v), 1, work, cost)
+    return Kernel("winograd_input", TransformParams(geometry, depth, bare), (x, v), 1, work, cost)
 
 
 def make_products(v: Operand, u: Operand, extras: Sequence[Operand], out: Operand, geometry: WinogradGeometry, group: int,
@@ -134,7 +147,7 @@ def make_products(v: Operand, u: Operand, extras: Sequence[Operand], out: Operan
     panels = u.shape[0] * group
     params = ProductParams(geometry, panels, group, expr, tuple(sides), out_side, tiles, prefetch, False, panel_outer)
     work = geometry.blocks * u.shape[0]
-    return Kernel("winograd_products", params, (v, u, *extras, out), 1, work, _nanoseconds(params), 4 * _m_floats(params))
+    return Kernel("winograd_products", params, (v, u, *extras, out), 1, work, nanoseconds(params), 4 * m_floats(params))
 
 
 def make_fused(x: Operand, u: Operand, extras: Sequence[Operand], out: Operand, geometry: WinogradGeometry, group: int,
@@ -143,17 +156,17 @@ def make_fused(x: Operand, u: Operand, extras: Sequence[Operand], out: Operand, 
     """All of it, block of tiles by block of tiles; operands as in `make_input_transform` and `make_products`."""
     panels = u.shape[0] * group
     params = ProductParams(geometry, panels, group, expr, tuple(sides), out_side, tiles, prefetch, True)
-    scratch = 4 * (_m_floats(params) + prod(geometry.v_shape[1:]))
-    return Kernel("winograd", params, (x, u, *extras, out), 1, geometry.blocks, _nanoseconds(params), scratch)
+    scratch = 4 * (m_floats(params) + prod(geometry.v_shape[1:]))
+    return Kernel("winograd", params, (x, u, *extras, out), 1, geometry.blocks, nanoseconds(params), scratch)
 
 
-def _m_floats(p: ProductParams) -> int:
+def m_floats(p: ProductParams) -> int:
     """Floats of a block's products in a thread's scratch, and of one transformed tile behind them."""
     g = p.geometry
     return g.points * g.per_block * p.group * PANEL + g.m**2 * PANEL
 
 
-def _nanoseconds(p: ProductParams) -> float:
+def nanoseconds(p: ProductParams) -> float:
     g = p.geometry
     return 2.0 * g.tiles * g.points * g.channels * p.panels * PANEL / 60.0
 
@@ -166,16 +179,22 @@ def emit_input_transform(fn: Fn, kernel: Kernel) -> None:
     x, v = kernel.operands
     with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
         tile, cb = fn.unravel(item, (0, x.shape[1]))
-        block, part = fn.idiv(tile, g.per_block), fn.imod(tile, g.per_block)
-        to = fn.at(fn.args["p1"], fn.dot([block, 0, part, fn.imul(cb, PANEL)], v.strides))
-        _input_tile(fn, g, x, tile, cb, to, v.strides[1])
+        if p.depth:
+            row = _whole_lines(p.depth)
+            stretch, part = fn.idiv(cb, row // PANEL), fn.imod(cb, row // PANEL)
+            place = fn.dot([stretch, tile, part], (v.strides[0], row, PANEL))
+        else:
+            place = fn.dot([fn.idiv(tile, g.per_block), fn.imod(tile, g.per_block), cb], (v.strides[0], v.strides[2], PANEL))
+        to = fn.at(fn.args["p1"], place)
+        _input_tile(fn, g, x, tile, cb, to, v.strides[1], p.bare)
 
 
-def _input_tile(fn: Fn, g: WinogradGeometry, x: Operand, tile: Index, cb: Index, to: ir.Value, point: int) -> None:
+def _input_tile(fn: Fn, g: WinogradGeometry, x: Operand, tile: Index, cb: Index, to: ir.Value, point: int,
+                bare: bool = False) -> None:  # fmt: skip
     image, within = fn.idiv(tile, g.per_image), fn.imod(tile, g.per_image)
     ty, tx = fn.idiv(within, g.across), fn.imod(within, g.across)
     source = fn.at(fn.args["p0"], fn.dot([image, cb, fn.imul(ty, g.m), fn.imul(tx, g.m)], x.strides[:4]))
-    transform_input(fn, g.m, source, x.strides[2], x.strides[3], to, point)
+    transform_input(fn, g.m, source, x.strides[2], x.strides[3], to, point, bare)
 
 
 @emits("winograd_products")
@@ -195,7 +214,7 @@ def emit_fused(fn: Fn, kernel: Kernel) -> None:
     """One work item: one block of tiles."""
     p: ProductParams = kernel.params
     g, x = p.geometry, kernel.operands[0]
-    v = fn.at(fn.args["scratch"], _m_floats(p))
+    v = fn.at(fn.args["scratch"], m_floats(p))
     point = g.per_block * g.v_row
     with fn.loop(fn.args["begin"], fn.args["end"], name="block") as block:
         first = fn.imul(block, g.per_block)
@@ -212,7 +231,7 @@ def _products(fn: Fn, kernel: Kernel, v: ir.Value, block: Index, group: Index) -
     p: ProductParams = kernel.params
     g, u = p.geometry, kernel.operands[1]
     us = fn.at(fn.args["p1"], fn.imul(group, u.strides[0]))
-    writer = _Writer(fn, kernel)
+    writer = OutputWriter(fn, kernel)
     first_tile = fn.imul(block, g.per_block)
     stop = fn.imin(fn.isub(g.tiles, first_tile), g.per_block)
     chunks = g.chunks
@@ -236,9 +255,9 @@ def _products(fn: Fn, kernel: Kernel, v: ir.Value, block: Index, group: Index) -
                 to = fn.at(mf, fn.imul(tile0, wide))
                 if chunks > 1:
                     with fn.if_(fn.b.icmp_signed(">", chunk, fn.index(0))):
-                        for at, var in _places(fn, tile, to, wide):
+                        for at, var in places(fn, tile, to, wide):
                             var.set(fn.b.fadd(fn.load(at, "f32", tile.lanes).ir, var.get()))
-                for at, var in _places(fn, tile, to, wide):
+                for at, var in places(fn, tile, to, wide):
                     fn.store(Val(var.get(), "f32", tile.lanes), at)
             first += width * count
             done += count
@@ -247,7 +266,7 @@ def _products(fn: Fn, kernel: Kernel, v: ir.Value, block: Index, group: Index) -
         writer.tile(source, fn.iadd(first_tile, t), fn.iadd(fn.imul(group, p.group), q))
 
 
-def _places(fn: Fn, tile: RegisterTile, to: ir.Value, wide: int) -> list[tuple[ir.Value, Var]]:
+def places(fn: Fn, tile: RegisterTile, to: ir.Value, wide: int) -> list[tuple[ir.Value, Var]]:
     """Where each accumulator of a register tile goes, and the accumulator."""
     return [
         (fn.at(to, i * wide + q * PANEL + v * tile.lanes), var)
@@ -255,73 +274,3 @@ def _places(fn: Fn, tile: RegisterTile, to: ir.Value, wide: int) -> list[tuple[i
         for q, panel in enumerate(row)
         for v, var in enumerate(panel)
     ]
-
-
-class _Writer:
-    """The output transform of one tile and panel, then epilogue and stores."""
-
-    def __init__(self, fn: Fn, kernel: Kernel) -> None:
-        self.fn, self.math = fn, Math(fn)
-        self.p: ProductParams = kernel.params
-        self.sides = (*self.p.sides, self.p.out)
-        self.pointers = [fn.args[f"p{i}"] for i in range(2, len(kernel.operands))]
-        self.lanes = min(PANEL, fn.target.lanes(4))
-
-    def _corner(self, tile: Index, panel: Index) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
-        """First row and column of a tile, and where its first pixel lies in every operand."""
-        fn, g = self.fn, self.p.geometry
-        image, within = fn.idiv(tile, g.per_image), fn.imod(tile, g.per_image)
-        y0, x0 = fn.imul(fn.idiv(within, g.across), g.m), fn.imul(fn.imod(within, g.across), g.m)
-        return y0, x0, [
-            fn.at(pointer, fn.dot([image, panel, y0, x0], (s.batch[0], s.panel, s.row, s.col)))
-            for pointer, s in zip(self.pointers, self.sides, strict=True)
-        ]
-
-    def tile(self, source: ir.Value, tile: Index, panel: Index) -> None:
-        fn, p = self.fn, self.p
-        g, m = p.geometry, p.geometry.m
-        y0, x0, places = self._corner(tile, panel)
-        point = g.per_block * p.group * PANEL
-        whole = g.rows % m == 0 and g.cols % m == 0
-        if expr_cost(p.expr) > _HEAVY:
-            self._by_way_of_memory(source, point, places, y0, x0)
-        elif whole:
-            self._whole(source, point, places)
-        else:
-            inside = fn.b.and_(
-                fn.b.icmp_signed("<=", y0, fn.index(g.rows - m)), fn.b.icmp_signed("<=", x0, fn.index(g.cols - m))
-            )
-            with fn.b.if_else(inside) as (then, otherwise):
-                with then:
-                    self._whole(source, point, places)
-                with otherwise:
-                    self._by_way_of_memory(source, point, places, y0, x0)
-
-    def _whole(self, source: ir.Value, point: int, places: Sequence[ir.Value]) -> None:
-        """A tile that lies in the image wholly: from the registers to where it belongs."""
-
-        def write(i: int, j: int, lane: ir.Value, value: Val) -> None:
-            at = [self.fn.at(a, i * s.row + j * s.col) for a, s in zip(places, self.sides, strict=True)]
-            self._store(value, at, lane)
-
-        transform_output(self.fn, self.p.geometry.m, source, point, write)
-
-    def _by_way_of_memory(self, source: ir.Value, point: int, places: Sequence[ir.Value], y0: Index, x0: Index) -> None:
-        """Only the pixels inside the image, in a loop: also less code for a long epilogue."""
-        fn, g = self.fn, self.p.geometry
-        m = g.m
-        result = fn.at(fn.args["scratch"], g.points * g.per_block * self.p.group * PANEL)
-        transform_output(fn, m, source, point,
-                         lambda i, j, lane, value: fn.store(value, fn.at(result, fn.iadd(lane, (i * m + j) * PANEL))))  # fmt: skip
-        rows, cols = fn.imin(fn.isub(g.rows, y0), m), fn.imin(fn.isub(g.cols, x0), m)
-        with fn.loop(0, rows, name="y") as y, fn.loop(0, cols, name="x") as x:
-            pixel = fn.at(result, fn.imul(fn.iadd(fn.imul(y, m), x), PANEL))
-            at = [fn.at(a, fn.dot([y, x], (s.row, s.col))) for a, s in zip(places, self.sides, strict=True)]
-            for lane in range(0, PANEL, self.lanes):
-                self._store(fn.load(fn.at(pixel, lane), "f32", self.lanes), at, fn.index(lane))
-
-    def _store(self, value: Val, at: Sequence[ir.Value], lane: ir.Value) -> None:
-        fn, values = self.fn, [value]
-        for address, s in zip(at[:-1], self.p.sides, strict=True):
-            values.append(fn.load(fn.at(address, fn.imul(lane, s.lane)), "f32", self.lanes if s.lane else 1))
-        fn.store(evaluate(self.math, self.p.expr, values)[0], fn.at(at[-1], lane))

@@ -21,8 +21,11 @@ POINTS: dict[int, tuple[float, ...]] = {
 }
 
 
-def matrices(m: int) -> tuple[Array, Array, Array]:
+def matrices(m: int, bare: bool = False) -> tuple[Array, Array, Array]:
     """(A^T, G, B^T) of F(m, 3) in float64: y = A^T ((G g) * (B^T d)) for m outputs, 3 taps, m + 2 inputs.
+
+    `bare`: the rows of G are powers of the points with no factor before them, which is in B^T instead. That makes weights
+    cheaper to transform, and inputs a little dearer.
 
     >>> a, g, b = matrices(2)
     >>> d, w = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 1.0, 1.0])
@@ -43,9 +46,11 @@ def matrices(m: int) -> tuple[Array, Array, Array]:
     a[m - 1, n - 1] = 1.0
     g[n - 1, 2] = 1.0
     b[n - 1] = whole
-    # Exact zeros and symmetric values: roots come with rounding errors.
-    for matrix in (a, g, b):
-        matrix[np.abs(matrix) < 1e-12] = 0.0
+    if bare:
+        factors = np.array([*(row[0] for row in g[:-1]), 1.0])
+        g, b = g / factors[:, None], b * factors[:, None]
+    # Exact zeros, ones and symmetric values, which sums are shared by: roots come with rounding errors.
+    a, g, b = (matrix.round(14) + 0.0 for matrix in (a, g, b))
     return a, g, b
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diptych.codegen.builder import Fn
     from diptych.kernels.winograd_points import Array
 
-__all__ = ["transform_input", "transform_output"]
+__all__ = ["apply", "transform_input", "transform_output"]
 
 
 def apply(fn: Fn, matrix: Array, xs: Sequence[Val]) -> list[Val]:
@@ -81,14 +81,14 @@ def _sum(fn: Fn, terms: Sequence[tuple[float, Val]]) -> Val:
     return total
 
 
-def transform_input(fn: Fn, m: int, source: ir.Value, row: int, col: int, to: ir.Value, point: int) -> None:
-    """B^T d B of one tile and one block of 16 channels.
+def transform_input(fn: Fn, m: int, source: ir.Value, row: int, col: int, to: ir.Value, point: int, bare: bool = False) -> None:
+    """B^T d B of one tile and one block of 16 channels; `bare` as for `matrices`.
 
     The pixels of d lie `row` and `col` elements apart from `source` on; the results go `point` elements apart to `to`.
     """
     n = m + 2
     lanes = min(PANEL, fn.target.lanes(4))
-    _, _, bt = matrices(m)
+    _, _, bt = matrices(m, bare)
     vec = register_type("f32", lanes)
     between = [[fn.var(vec) for _ in range(n)] for _ in range(n)]
     with fn.loop(0, PANEL // lanes, name="lane") as lane:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from diptych.codegen.builder import Fn, Index
 
-__all__ = ["WeightTransformParams", "make_weight_transform"]
+__all__ = ["WeightTransformParams", "make_weight_transform", "transform_window"]
 
 _PARTS = 4  # work items of a panel, at most
 
@@ -45,7 +45,7 @@ def make_weight_transform(w: Operand, u: Operand, m: int, channels: int) -> Kern
 
 
 @emits("winograd_weights")
-def emit_weight_transform(fn: Fn, kernel: Kernel) -> None:
+def emit_weighttransform_window(fn: Fn, kernel: Kernel) -> None:
     """Panel by panel, channel by channel."""
     p: WeightTransformParams = kernel.params
     w, u = kernel.operands
@@ -59,7 +59,7 @@ def emit_weight_transform(fn: Fn, kernel: Kernel) -> None:
 
         def channel(c: Index, at: ir.Value, tap: int) -> None:
             place = fn.dot([fn.idiv(c, per_chunk), fn.imod(c, per_chunk)], (u.strides[2], PANEL))
-            _transform(fn, p.m, at, tap, fn.at(to, place), u.strides[1])
+            transform_window(fn, p.m, at, tap, fn.at(to, place), u.strides[1])
 
         share = -(-blocks // p.parts)
         low = fn.imul(part, share)
@@ -72,10 +72,10 @@ def emit_weight_transform(fn: Fn, kernel: Kernel) -> None:
                 channel(fn.iadd(k, blocks * PANEL), at, tail * PANEL)
 
 
-def _transform(fn: Fn, m: int, source: ir.Value, tap: int, to: ir.Value, point: int) -> None:
-    """16 windows whose taps lie `tap` elements apart; points go `point` elements apart."""
+def transform_window(fn: Fn, m: int, source: ir.Value, tap: int, to: ir.Value, point: int, bare: bool = False) -> None:
+    """16 windows whose taps lie `tap` elements apart; points go `point` elements apart; `bare` as for `matrices`."""
     n, lanes = m + 2, min(PANEL, fn.target.lanes(4))
-    _, g, _ = matrices(m)
+    _, g, _ = matrices(m, bare)
     vec = register_type("f32", lanes)
     between = [[fn.var(vec) for _ in range(3)] for _ in range(n)]
     for off in range(0, PANEL, lanes):

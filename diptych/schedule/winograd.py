@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from diptych.kernels.tiling import pixel_tiles
 from diptych.kernels.winograd import WinogradGeometry, make_fused, make_input_transform, make_products
+from diptych.kernels.winograd_few import make_few, passes
 from diptych.kernels.winograd_points import transform_weights
+from diptych.kernels.winograd_streamed import make_streamed, pack_raw, raw_shape
 from diptych.kernels.winograd_weights import make_weight_transform
 from diptych.ops.base import attributes
 from diptych.schedule.views import View
@@ -31,6 +33,9 @@ __all__ = [
 PANEL = 16
 # Cycles of one tile of 16 channels in and out, by m: counted from the code, with the loads and stores it waits for.
 _TRANSFORM = {4: (180.0, 130.0), 2: (75.0, 55.0)}
+_WEIGHTS = {4: 110.0, 2: 50.0}  # cycles of transforming the weights of one channel for 16 outputs
+_AT_HAND = 0.85  # of L2
+_LEAN = 1.08  # what holds the weights as they are (9 floats instead of 16 or 36) may be so much slower by estimate
 _BARRIER = 2500.0  # cycles that meeting once more costs, the uneven arrival included
 _WORTH_A_TRIAL, _RUNNERS_UP = 1.5, 5
 GAIN = 0.92  # Winograd must be this much better than direct sums to be worth its error
@@ -46,9 +51,15 @@ class WinogradSchedule:
     fused: bool
     panel_outer: bool
     cycles: float
+    depth: int = 0  # weights are transformed where they are used, so many channels at a time
+    few: bool = False  # weights are transformed in registers; `depth` are all channels then
 
     def __str__(self) -> str:
         g = self.geometry
+        if self.few:
+            return f"F({g.m},3) weights in registers"
+        if self.depth:
+            return f"F({g.m},3) weights as they come by {g.per_block}x{self.group}x{self.depth}"
         order = ", panels first" if self.panel_outer else ""
         return f"F({g.m},3) {'fused' if self.fused else 'in two steps'} by {g.per_block}x{self.group}{order}"
 
@@ -59,10 +70,19 @@ def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> W
         return None
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     batch, panels, rows, cols, _ = out.shape
-    best = min(candidates(batch, rows, cols, w.shape[1], panels, target, threads), key=lambda s: s.cycles)
-    if node.inputs[1] not in graph.constants:
+    found = candidates(batch, rows, cols, w.shape[1], panels, target, threads)
+    constant = node.inputs[1] in graph.constants
+    best = _best([s for s in found if constant or not s.depth])
+    if not constant:
         best = replace(best, cycles=best.cycles + _weights_cycles(best.geometry.points, w.shape[1], panels, target, threads))
     return best if best.cycles < GAIN * direct_cycles(batch, rows, cols, w.shape[1], panels, target, threads) else None
+
+
+def _best(schedules: Sequence[WinogradSchedule]) -> WinogradSchedule:
+    """The fastest by estimate, or one that is nearly as fast and holds far fewer bytes of weights."""
+    first = min(schedules, key=lambda s: s.cycles)
+    lean = [s for s in schedules if s.depth and s.cycles < _LEAN * first.cycles]
+    return min(lean, key=lambda s: s.cycles, default=first)
 
 
 def winograd_options(graph: Graph, node: Node, target: Target, threads: int) -> list[WinogradSchedule]:
@@ -72,14 +92,15 @@ def winograd_options(graph: Graph, node: Node, target: Target, threads: int) -> 
         return []
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     batch, panels, rows, cols, _ = out.shape
-    ordered = sorted(candidates(batch, rows, cols, w.shape[1], panels, target, threads), key=lambda s: s.cycles)
+    found = candidates(batch, rows, cols, w.shape[1], panels, target, threads)
+    ordered = sorted((s for s in found if node.inputs[1] in graph.constants or not s.depth), key=lambda s: s.cycles)
     near = [s for s in ordered if s.cycles < _WORTH_A_TRIAL * ordered[0].cycles]
-    forms: dict[tuple[int, bool], WinogradSchedule] = {}
+    forms: dict[tuple[int, bool, bool, bool], WinogradSchedule] = {}
     for s in near:
-        forms.setdefault((s.geometry.m, s.fused), s)
+        forms.setdefault((s.geometry.m, s.fused, s.depth > 0, s.few), s)
     apart: list[WinogradSchedule] = []  # runners-up that are not nearly the same as one before
     for s in near:
-        if all((s.group, s.fused, s.geometry.m) != (t.group, t.fused, t.geometry.m) or
+        if all((s.group, s.fused, s.geometry.m, s.depth) != (t.group, t.fused, t.geometry.m, t.depth) or
                abs(s.geometry.per_block - t.geometry.per_block) > t.geometry.per_block // 4 for t in apart):  # fmt: skip
             apart.append(s)
     return list(dict.fromkeys([ordered[0], *forms.values(), *apart[:_RUNNERS_UP]]))
@@ -106,7 +127,8 @@ def winograd_alternatives(graph: Graph, node: Node, target: Target, threads: int
     shape = (batch, rows, cols, w.shape[1], panels, target, threads)
     found = {"direct": direct_cycles(*shape)}
     for s in sorted(candidates(*shape), key=lambda s: s.cycles):
-        found.setdefault(f"F({s.geometry.m},3) {'fused' if s.fused else 'in two steps'}", s.cycles)
+        form = "weights in registers" if s.few else "weights as they come" if s.depth else "fused" if s.fused else "in two steps"
+        found.setdefault(f"F({s.geometry.m},3) {form}", s.cycles)
     return found
 
 
@@ -138,7 +160,22 @@ def candidates(batch: int, rows: int, cols: int, channels: int, panels: int, tar
                     for panel_outer in (False,) if fused else (False, True):
                         s = WinogradSchedule(g, group, tiles, fused, panel_outer, 0.0)
                         found.append(replace(s, cycles=_cycles(s, panels, target, threads)))
+                for depth in _depths(channels) if per_block == whole.tiles else ():
+                    s = WinogradSchedule(g, group, tiles, False, False, 0.0, depth)
+                    if _bytes_at_hand(s) < _AT_HAND * target.l2:
+                        found.append(replace(s, cycles=_streamed_cycles(s, panels, target, threads)))
+        if passes(m, whole.tiles, target) is not None:
+            g = WinogradGeometry(m, batch, rows, cols, channels, whole.tiles)
+            s = WinogradSchedule(g, 1, ((whole.tiles, 1),), False, False, 0.0, channels, few=True)
+            found.append(replace(s, cycles=_few_cycles(s, panels, target, threads)))
     return tuple(found)
+
+
+def _depths(channels: int) -> Iterator[int]:
+    """Numbers of channels of which all can be worked through evenly: whole blocks, or all at once."""
+    for depth in (16, 32, 48, 64, 96, 128):
+        if channels % depth == 0 or (depth == 128 and channels < depth):
+            yield min(depth, channels)
 
 
 def _block_sizes(tiles: int) -> Iterator[int]:
@@ -192,6 +229,48 @@ def _cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) -> f
     return max(share * item, once) + 0.15 * min(share * item, once) + transform + _BARRIER
 
 
+def _bytes_at_hand(s: WinogradSchedule) -> float:
+    """What a thread goes through again and again where weights are transformed as they come: V, M and a stretch of U."""
+    g = s.geometry
+    return 4.0 * g.points * (g.tiles * (g.channels + s.group * PANEL) + s.group * s.depth * PANEL)
+
+
+def _streamed_cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) -> float:
+    """The estimate where weights are transformed as they come."""
+    g = s.geometry
+    per_panel, rate, memory = PANEL // _lanes(target), target.fma_per_cycle, target.rates
+    stretches, items = g.channels // s.depth, -(-(panels // s.group) // threads)
+    slow = 1.0 if target.vector_bytes >= 64 else 1.3
+    t_in, t_out = (slow * t for t in _TRANSFORM[g.m])
+    turn = sum(count * max(w * s.group * per_panel / rate, w / 2 + s.group * per_panel / rate, 5.0) for w, count in s.tiles)
+    stores = 3.0 * g.per_block * s.group * per_panel / rate + 6.0 * sum(c for _, c in s.tiles)
+    v, u = 4.0 * g.points * g.tiles * g.channels / stretches, 4.0 * g.points * PANEL * s.group * s.depth
+    work = g.points * (turn * s.depth + stores) + s.group * s.depth * slow * _WEIGHTS[g.m]
+    fetch = (v + u) / memory.l2
+    item = stretches * (max(work, fetch) + 0.2 * min(work, fetch)) + g.tiles * s.group * t_out
+    once = 4.0 * 9 * g.channels * panels * PANEL / memory.dram
+    transform = g.tiles * -(-g.channels // PANEL) * t_in / threads
+    return max(items * item, once) + 0.15 * min(items * item, once) + transform + _BARRIER
+
+
+def _few_cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) -> float:
+    """The estimate where weights are transformed in registers."""
+    g = s.geometry
+    per_panel, rate, memory = PANEL // _lanes(target), target.fma_per_cycle, target.rates
+    cut = passes(g.m, g.tiles, target)
+    assert cut is not None
+    slow = 1.0 if target.vector_bytes >= 64 else 1.3
+    t_in, t_out = (slow * t for t in _TRANSFORM[g.m])
+    # Of each row of points: the taps are combined (but the first and last row's), then the points, then come the products.
+    turn = sum(max(g.tiles * len(points) + 2.0 * (len(points) - len({0, g.m + 1} & set(points))) / 2, 5.0) for points in cut)
+    rows = (g.m + 2) * turn + g.m * 6.0 * len(cut)
+    item = g.channels * rows * per_panel / rate * 1.1 + g.tiles * t_out
+    once = 4.0 * 9 * g.channels * panels * PANEL / memory.dram
+    items = -(-panels // threads)
+    transform = g.tiles * -(-g.channels // PANEL) * t_in / threads
+    return max(items * item, once) + 0.15 * min(items * item, once) + transform + _BARRIER
+
+
 def winograd_pads(pads: tuple[tuple[int, int], ...], rows: int, cols: int, m: int) -> tuple[tuple[int, int], ...]:
     """Padding with which whole tiles can be read."""
     (top, bottom), (left, right) = pads
@@ -205,6 +284,24 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
     Returns the transformed weights; what an earlier call for the same w, m and group returned can be given as `weights`."""
     g, panels = s.geometry, out.shape[1]
     assert prod(out.shape)
+    extras = [e.operand for e in views]
+    if s.few:
+        assert not isinstance(w, View)
+        array = w
+        weights = ctx.packed(raw_shape(panels, 1, g.channels, g.channels), lambda: pack_raw(array, 1, g.channels))
+        v = ctx.temp(g.v_shape)
+        ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target, bare=True), (x, v), fused=("winograd input transform",))
+        ctx.call(make_few(v.operand, weights.operand, extras, out.operand, g, expr, sides, out_side), (v, weights, *views, out))
+        return
+    if s.depth:
+        assert not isinstance(w, View)
+        array = w
+        weights = ctx.packed(raw_shape(panels, s.group, g.channels, s.depth), lambda: pack_raw(array, s.group, s.depth))
+        v = ctx.temp(g.streamed_v_shape(s.depth))
+        ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target, s.depth, bare=True), (x, v), fused=("winograd input transform",))
+        kernel = make_streamed(v.operand, weights.operand, extras, out.operand, g, expr, sides, out_side, s.tiles)
+        ctx.call(kernel, (v, weights, *views, out))
+        return
     shape = (panels // s.group, g.points, g.chunks, s.group, g.channels // g.chunks * PANEL)
 
     def make() -> Array:
@@ -221,7 +318,6 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
     else:
         weights = ctx.packed(shape, make)
     prefetch = 4 * prod(shape) > ctx.target.l2 // 2
-    extras = [e.operand for e in views]
     if s.fused:
         kernel = make_fused(x.operand, weights.operand, extras, out.operand, g, s.group, expr, sides, out_side, s.tiles,
                             prefetch)  # fmt: skip

@@ -14,12 +14,14 @@ from diptych.schedule import placement, winograd
 from diptych.targets import host
 from diptych.targets.numpy import interpret
 
-WINOGRAD = {"winograd", "winograd_products"}
+WINOGRAD = {"winograd", "winograd_products", "winograd_streamed", "winograd_few"}
 
 
+@pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("m", sorted(POINTS))
-def test_matrices_compute_a_correlation(m: int, rng: np.random.Generator) -> None:
-    at, g, bt = matrices(m)
+def test_matrices_compute_a_correlation(m: int, bare: bool, rng: np.random.Generator) -> None:
+    at, g, bt = matrices(m, bare)
+    assert not bare or set(g[:, 0]) == {0.0, 1.0}
     d, w = rng.standard_normal(m + 2), rng.standard_normal(3)
     expected = [d[i : i + 3] @ w for i in range(m)]
     np.testing.assert_allclose(at @ ((g @ w) * (bt @ d)), expected, rtol=1e-12, atol=1e-12)
@@ -66,12 +68,64 @@ def test_matches_float64(rng: np.random.Generator, n: int, c: int, o: int, h: in
     np.testing.assert_array_equal(fast(**inputs), fast(**inputs))
 
 
-def test_small_images_with_many_channels_take_the_smaller_tile(rng: np.random.Generator) -> None:
-    graph = _conv(rng, 1, 512, 512, 7, 7, ((1, 1), (1, 1)))
+@pytest.mark.parametrize(("c", "h", "kind"), [(512, 7, "winograd_few"), (256, 14, "winograd_streamed")])
+def test_few_tiles_hold_their_weights_as_they_are(rng: np.random.Generator, c: int, h: int, kind: str) -> None:
+    graph = _conv(rng, 1, c, c, h, h, ((1, 1), (1, 1)))
     model = diptych.compile(graph, threads=2)
     assert model.plan is not None
-    assert [k.params.geometry.m for k in model.plan.kernels if k.kind in ("winograd", "winograd_products")] == [2]
+    if host.find(None).vector_bytes < 64:
+        pytest.skip("the choice depends on the registers and caches of a machine with AVX-512")
+    assert kind in _kinds(model)
+    assert model.plan.constants.nbytes < 1.01 * 4 * 9 * c * c
     inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
+    expected = interpret(graph, inputs, "f64")["y"]
+    assert np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2)) < 2e-5
+
+
+def _graph_with_epilogue(rng: np.random.Generator, n: int, c: int, o: int, h: int, w: int, heavy: bool) -> Graph:
+    g = Builder("winograd")
+    x = g.input("x", TensorType((n, c, h, w)))
+    weight = (rng.standard_normal((o, c, 3, 3)) * (9 * c) ** -0.5).astype(np.float32)
+    bias = rng.standard_normal(o).astype(np.float32)
+    y = g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), g.relu(x), g.constant(weight), g.constant(bias))
+    y = g.add(y, g.input("other", y.type))
+    return g.finish({"y": g.mul(y, g.sigmoid(y)) if heavy else g.relu(y)})
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])
+@pytest.mark.parametrize("heavy", [True, False], ids=["sigmoid", "relu"])
+@pytest.mark.parametrize(
+    ("n", "c", "o", "h", "w", "few"),
+    [(3, 40, 64, 13, 10, False), (1, 96, 48, 8, 24, False), (2, 128, 33, 9, 5, False), (1, 160, 17, 3, 30, False),
+     (1, 40, 64, 7, 7, True), (2, 256, 33, 5, 3, True), (1, 130, 16, 4, 6, True), (1, 16, 16, 1, 1, True)],
+)  # fmt: skip
+def test_weights_as_they_come_give_the_same(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, target: str, heavy: bool,
+                                            n: int, c: int, o: int, h: int, w: int, few: bool) -> None:  # fmt: skip
+    """Channels that are no whole blocks or several chunks, outputs that leave a panel half empty, tiles over the border."""
+    machine = host.find(target)
+    if not machine.is_host:
+        pytest.skip(f"this machine cannot run {target}")
+    graph = _graph_with_epilogue(rng, n, c, o, h, w, heavy)
+    inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
+    expected = interpret(graph, inputs, "f64")["y"]
+    found = [s for s in winograd.candidates(n, h, w, c, -(-o // 16), machine, 2) if s.depth and s.few == few]
+    forms = {(s.geometry.m, s.group, s.depth): s for s in found}
+    assert forms
+    for form in forms.values():
+        monkeypatch.setattr(placement, "choose_winograd", lambda *_, form=form: form)
+        model = diptych.compile(graph, threads=2, target=target)
+        assert _kinds(model) & {"winograd_few" if few else "winograd_streamed"}
+        assert np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-5, form
+
+
+def test_weights_of_the_user_are_transformed_whole(rng: np.random.Generator) -> None:
+    """Weights that arrive at run time are no constants to be packed: the forms that hold them as they are stay out."""
+    g = Builder("winograd")
+    x, weight = g.input("x", TensorType((1, 64, 7, 7))), g.input("w", TensorType((64, 64, 3, 3)))
+    graph = g.finish({"y": g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), g.relu(x), weight)})
+    inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
+    model = diptych.compile(graph, threads=2)
+    assert not _kinds(model) & {"winograd_few", "winograd_streamed"}
     expected = interpret(graph, inputs, "f64")["y"]
     assert np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2)) < 2e-5
 
@@ -85,18 +139,12 @@ def test_every_form_gives_the_same(rng: np.random.Generator, monkeypatch: pytest
     machine = host.find(target)
     if not machine.is_host:
         pytest.skip(f"this machine cannot run {target}")
-    g = Builder("winograd")
-    x = g.input("x", TensorType((3, 40, 13, 10)))
-    weight = (rng.standard_normal((64, 40, 3, 3)) * (9 * 40) ** -0.5).astype(np.float32)
-    bias = rng.standard_normal(64).astype(np.float32)
-    y = g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), g.relu(x), g.constant(weight), g.constant(bias))
-    y = g.add(y, g.input("other", y.type))
-    graph = g.finish({"y": g.mul(y, g.sigmoid(y)) if heavy else g.relu(y)})
+    graph = _graph_with_epilogue(rng, 3, 40, 64, 13, 10, heavy)
     inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
     expected = interpret(graph, inputs, "f64")["y"]
     forms = {}
     for s in winograd.candidates(3, 13, 10, 40, 4, machine, 2):
-        if s.fused == fused and s.geometry.per_block in (5, 9, 12, 36):
+        if s.fused == fused and not s.depth and s.geometry.per_block in (5, 9, 12, 36):
             forms[s.geometry.m, s.group, s.panel_outer, s.geometry.per_block] = s
     assert len(forms) >= (6 if target == "x86-64-v4" else 3)
     for form in forms.values():
