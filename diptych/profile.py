@@ -62,7 +62,7 @@ def flops_of(kernel: Kernel) -> int:
     if kernel.kind == "narrow_conv":
         narrow: NarrowParams = kernel.params
         return 2 * prod(kernel.operands[-1].shape) * narrow.channels * len(narrow.taps)
-    if kernel.kind not in ("contract", "skinny"):
+    if kernel.kind not in ("contract", "skinny", "skinny_zeros"):
         return 0
     p: ContractParams = kernel.params
     return 2 * prod(p.batch) * p.rows * p.cols * p.n * (p.k_blocks * 16 + p.k_tail) * len(p.taps)

@@ -56,7 +56,10 @@ def choose_skinny(target: Target, *, batch: int, pixels: int, panels: int, k: in
     most = max((g for g in range(1, 9) if fits(g)), default=0)
     if not most:
         return None
-    most = min(panels, most if memory and pixels == 1 else min(most, 4))
+    # Streams from memory: one row is waiting for them alone; from three rows on there is arithmetic between the loads,
+    # and it takes more of them to keep memory at work.
+    streams = 4 if not memory or pixels == 2 else 8 if pixels == 1 else 6
+    most = min(panels, most, streams)
 
     def unevenness(group: int) -> float:
         items = batch * -(-panels // group)

@@ -31,7 +31,6 @@ _ROWS, _COLUMNS, _DEPTH = 48, 192, 96  # smaller products gain less than the sum
 _HALF = 128  # longest stretch: its sums are rounded like a chain of that many additions
 _SPILLS = {16: (11,)}  # lanes -> widths of tiles that LLVM does not keep in registers at every depth (seen by the tests)
 _SUMS_OF_L3 = 4  # the rows' sums may be a quarter of the last level
-_PART = 768  # else the depth of a part, whose weights and rows stay in L2
 _PASS = 1024  # depth whose weights (7/4 of the usual) stay in L2 beside the rows
 
 
@@ -93,11 +92,11 @@ def lower_strassen(ctx: Context, a: View | RowSums, w: Array, expr: Expr, operan
 
 def _parts(target: Target, rows: int, depth: int, half: int) -> int:
     """In how many parts of the depth a product is made. Every group of columns reads the rows' sums; where these are too
-    large to stay in the last level of cache beside the weights, those of a part do."""
+    large to stay in the last level of cache beside the weights, those of a part do. A part is one pass."""
     if 4 * len(PRODUCTS) * rows * depth // 4 <= target.l3 // _SUMS_OF_L3:
         return 1
     stretches = depth // (2 * half)
-    return next(d for d in range(1, stretches + 1) if stretches % d == 0 and depth // d <= max(_PART, 2 * half))
+    return next(d for d in range(1, stretches + 1) if stretches % d == 0 and depth // d <= _PASS)
 
 
 def _depths(x: View, first: int, count: int) -> View:
