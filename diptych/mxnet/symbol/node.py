@@ -93,18 +93,20 @@ def topological(heads: Sequence[Entry]) -> list[SymNode]:
     order: list[SymNode] = []
     seen: set[int] = set()
     for head, _ in heads:
-        stack: list[tuple[SymNode, int]] = [(head, 0)] if id(head) not in seen else []
+        if id(head) in seen:
+            continue
         seen.add(id(head))
+        stack = [(head, iter(head.inputs))]
         while stack:
-            node, at = stack.pop()
-            if at < len(node.inputs):
-                stack.append((node, at + 1))
-                child = node.inputs[at][0]
+            node, rest = stack[-1]
+            for child, _ in rest:
                 if id(child) not in seen:
                     seen.add(id(child))
-                    stack.append((child, 0))
+                    stack.append((child, iter(child.inputs)))
+                    break
             else:
                 order.append(node)
+                stack.pop()
     return order
 
 
