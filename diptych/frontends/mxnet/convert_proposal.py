@@ -56,7 +56,9 @@ def _stopped(c: Call, y: Value) -> Value:
 @converts("_contrib_Proposal", "_contrib_MultiProposal")
 def _proposal(c: Call) -> Result:
     a = c.attrs
-    probabilities, deltas, info = (c.arg(i) for i in range(3))
+    probabilities, kind = c.arg(0), c.arg(0).dtype
+    # In float64, so that rounding (which may differ between NumPy and compiled code) tips no decision about two boxes.
+    deltas, info = (c.cast(c.arg(i), "f64") for i in (1, 2))
     batch, channels, height, width = probabilities.shape
     kinds = channels // 2
     if c.op == "_contrib_Proposal" and batch != 1:
@@ -77,14 +79,14 @@ def _proposal(c: Call) -> Result:
     corners = []
     for i, x in enumerate(_boxes(c, moves, _anchors(c, height, width))):
         last = c.emit("sub", sides[1 - i % 2], 1.0)
-        corners.append(c.emit("maximum", c.emit("minimum", x, last), 0.0))
+        corners.append(c.cast(c.cast(c.emit("maximum", c.emit("minimum", x, last), 0.0), kind), "f64"))
     # Cells beyond the image, in a map that was padded, and boxes that are too small come last; the latter are made larger.
     stride = float(a.integer("feature_stride", 16))
     beyond = None
     for axis, extent in ((0, height), (1, width)):
         cell = np.arange(extent).reshape((1, -1, 1, 1) if axis == 0 else (1, 1, -1, 1))
         place = np.broadcast_to(cell, (1, height, width, kinds)).reshape(1, count, 1)
-        outside = c.emit("greater_equal", c.const(place, score.dtype), c.emit("trunc", c.emit("div", sides[axis], stride)))
+        outside = c.emit("greater_equal", c.const(place, "f64"), c.emit("trunc", c.emit("div", sides[axis], stride)))
         beyond = outside if beyond is None else c.emit("logical_or", beyond, outside)
     least = c.emit("mul", sides[2], float(a.integer("rpn_min_size", 16)))
     small = c.emit("logical_or", *(c.emit("less", c.emit("add", c.emit("sub", corners[i + 2], corners[i]), 1.0), least) for i in (0, 1)))
@@ -94,16 +96,16 @@ def _proposal(c: Call) -> Result:
     score = c.g.where(c.emit("logical_or", beyond, small), c.g.scalar(-1.0, score.dtype), score)
 
     # Suppression counts pixels: the far corners are moved by one for it, and kept beside for the result.
-    rows = c.g.concat([*corners[:2], *(c.emit("add", x, 1.0) for x in corners[2:]), score, *corners[2:]], 2)
+    rows = c.g.concat([*corners[:2], *(c.emit("add", x, 1.0) for x in corners[2:]), c.cast(score, "f64"), *corners[2:]], 2)
     _, best = c.emit_all("top_k", c.reshape(score, (batch, count)), k=before, axis=1)
     rows = c.emit("gather", rows, c.g.broadcast_to(c.reshape(best, (batch, before, 1)), (batch, before, 7)), axis=1)
-    rows = c.emit("box_nms", rows, overlap=a.real("threshold", 0.7), valid=float("-inf"), box_at=0, score_at=4, force=True)
+    rows = c.emit("box_nms", rows, overlap=float(np.float32(a.real("threshold", 0.7))), valid=float("-inf"), box_at=0, score_at=4, force=True)
     # What was dropped has no width; what was kept is repeated from its start until there are enough.
     kept = c.emit("greater", c.emit("sub", cut(c, rows, 2, 2, 3), cut(c, rows, 2, 0, 1)), 0.5)
     number = c.emit("sum", c.cast(c.reshape(kept, (batch, before)), "i64"), axes=(1,), keepdims=True)
     number = c.emit("minimum", number, c.g.scalar(min(after, before), "i64"))
     places = c.emit("mod", c.g.broadcast_to(c.const(np.arange(after).reshape(1, after), "i64"), (batch, after)), number)
-    rows = c.emit("gather", rows, c.g.broadcast_to(c.reshape(places, (batch, after, 1)), (batch, after, 7)), axis=1)
+    rows = c.cast(c.emit("gather", rows, c.g.broadcast_to(c.reshape(places, (batch, after, 1)), (batch, after, 7)), axis=1), kind)
     image = c.const(np.broadcast_to(np.arange(batch).reshape(batch, 1, 1), (batch, after, 1)), score.dtype)
     regions = c.g.concat([image, cut(c, rows, 2, 0, 2), cut(c, rows, 2, 5, 7)], 2)
     scores = cut(c, rows, 2, 4, 5)

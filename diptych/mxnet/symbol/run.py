@@ -125,9 +125,10 @@ def prepared_symbol(symbol: Symbol, order: list[SymNode], variables: list[SymNod
     key = (train, state.np_shape, tuple(type_of(a._array) if a._array is not None else a._promised_type() for a in arrays))
     if key not in kept:
         known = ("shapes", *key[1:])  # the same for both modes, and dear for a network of many operators
-        if known not in kept:
-            kept[known] = open_shapes(symbol, order, {n.name: shape for n, (shape, _) in zip(variables, key[2])})
-        kept[key] = _prepare(order, symbol._heads, variables, key[2], train, kept[known])
+        shapes = kept.get(known) or open_shapes(symbol, order, {n.name: shape for n, (shape, _) in zip(variables, key[2])})
+        if shapes:
+            kept[known] = shapes
+        kept[key] = _prepare(order, symbol._heads, variables, key[2], train, shapes)
     found: Prepared | None = kept[key]
     return found
 
