@@ -15,7 +15,7 @@ from diptych.errors import DiptychError
 from diptych.ir.types import numpy_dtype
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ops.program import Program
-from diptych.mxnet.tape import FLOATS, CallNode, Entry, Variable, settle, state
+from diptych.mxnet.tape import FLOATS, CallNode, Entry, Variable, deliver, settle, state
 from diptych.ops.build import Builder
 from diptych.passes.gradient import gradient
 
@@ -199,6 +199,9 @@ def backward(entries: Sequence[Entry], head_grads: Sequence[NDArray | None],
         form.leaves[form.wiring[k][operand][1]][...] = results[i]
     for n in form.nodes:
         n.release()
+    for variable, _ in form.variables.values():
+        if variable.req == "null" and asked is None:
+            deliver(variable, None)
     return [(form.variables[i][0], wrap(d)) for i, d in zip(wrt, results[len(kept) :])]
 
 

@@ -311,9 +311,12 @@ def _reaches(entry: Entry) -> bool:
     return False
 
 
-def deliver(variable: Variable, d: NDArray) -> None:
+def deliver(variable: Variable, d: NDArray | None) -> None:
     """Put a gradient where the variable wants it."""
-    if variable.grad is None or variable.req == "null":
+    if variable.req == "null":  # as in MXNet, its array is there until a backward pass has come by
+        variable.array._grad = None
+        return
+    if variable.grad is None or d is None:
         return
     settle()
     variable.array._fresh_grad = True
