@@ -76,7 +76,7 @@ def test_lenet_trains_to_the_losses_of_mxnet(tmp_path: Path) -> None:
     assert a["losses"][-1] < 0.05 and a["accuracy"] == pytest.approx(b["accuracy"], abs=0.01)
 
 
-@pytest.mark.parametrize("option", [{"inter_method": 0}, {"seed_aug": 0}, {"path_imglist": "list.lst"}, {"rotate": 10}])
+@pytest.mark.parametrize("option", [{"rotate": 10}, {"max_random_scale": 1.5}, {"mean_img": "mean.bin"}, {"random_h": 36}])
 def test_record_iterator_refuses_what_it_would_not_do(option: dict[str, object]) -> None:
     import diptych.mxnet as mx
 
