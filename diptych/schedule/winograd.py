@@ -292,7 +292,7 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
         v = ctx.temp(g.v_shape)
         ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target, bare=True), (x, v), fused=("winograd input transform",))
         ctx.call(make_few(v.operand, weights.operand, extras, out.operand, g, expr, sides, out_side), (v, weights, *views, out))
-        return
+        return None
     if s.depth:
         assert not isinstance(w, View)
         array = w
@@ -301,7 +301,7 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
         ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target, s.depth, bare=True), (x, v), fused=("winograd input transform",))
         kernel = make_streamed(v.operand, weights.operand, extras, out.operand, g, expr, sides, out_side, s.tiles)
         ctx.call(kernel, (v, weights, *views, out))
-        return
+        return None
     shape = (panels // s.group, g.points, g.chunks, s.group, g.channels // g.chunks * PANEL)
 
     def make() -> Array:
