@@ -118,7 +118,7 @@ class BlockedConv(Contraction):
 
 @op
 class NarrowConv(Contraction):
-    """Convolution to a few channels with weights w[O, C, *K]: a plain result of blocked x, or of plain x when `plain_input`."""
+    """Convolution to a few channels, w[O, C, *K]: a plain result of blocked x, or of plain x when `plain_input`."""
 
     strides: tuple[int, ...]
     pads: Pads
