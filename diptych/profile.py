@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from diptych.ir import Array
     from diptych.ir.kernel import Kernel
+    from diptych.kernels.chain import ChainParams
     from diptych.kernels.contract import ContractParams
+    from diptych.kernels.conv_pool import ConvPoolParams
     from diptych.kernels.expand import ExpandParams
     from diptych.kernels.narrow import NarrowParams
     from diptych.kernels.strassen import StrassenParams
@@ -54,9 +56,9 @@ def flops_of(kernel: Kernel) -> int:
     if kernel.kind == "strassen":
         q: StrassenParams = kernel.params
         return 2 * q.batch * q.rows * q.n * q.depth
-    if kernel.kind == "expand":
-        e: ExpandParams = kernel.params
-        return e.flops(kernel.operands[5].shape)
+    if kernel.kind in ("chain", "conv_pool", "expand"):
+        e: ChainParams | ConvPoolParams | ExpandParams = kernel.params
+        return e.flops(kernel.operands[5 if kernel.kind == "expand" else -1].shape)
     if kernel.kind == "grouped":
         return 2 * prod(kernel.operands[-1].shape) * prod(kernel.operands[1].shape[1:4])
     if kernel.kind == "narrow_conv":

@@ -36,7 +36,7 @@ _RUNS, _RUN_SECONDS = 30, 0.7  # of one round; the least time of each step count
 _PASSES = 2
 _AGAIN = 2  # rounds that time the best so far and the default once more
 _BETTER = 0.97  # times the default's time: what is closer may be noise
-_FUSIONS = ("expand", "staged", "stem", "scheme of")  # by how their keys begin
+_FUSIONS = ("expand", "staged", "stem", "chain", "scheme of")  # by how their keys begin
 
 
 def tune(graph: Graph, options: Options, target: Target, known: Tuning, cache: ObjectCache, seconds: float,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from diptych.ir.kernel import Expr, Operand
     from diptych.targets.base import Target
 
-__all__ = ["ConvPoolParams", "make_conv_pool", "pool_parts"]
+__all__ = ["ConvPoolParams", "item_panels", "make_conv_pool"]
 
 _SPARE = 6  # registers of a pooling tile that hold no column
 
@@ -62,7 +62,7 @@ def make_conv_pool(operands: Sequence[Operand], one: Window, two: Window, channe
                    parts: int, target: Target) -> Kernel:  # fmt: skip
     """Convolution and max-pooling of f32; `first` sees the sum with its bias, `second` the maximum.
 
-    `operands` as ConvPoolParams has them, `parts` from `pool_parts`. The extents of the result decide how many windows
+    `operands` as ConvPoolParams has them, `parts` from `row_cuts`. The extents of the result decide how many windows
     there are; each must begin inside the padded image.
     """
     x, *_, out = operands
@@ -73,7 +73,7 @@ def make_conv_pool(operands: Sequence[Operand], one: Window, two: Window, channe
         if (o - 1) * s - lo >= size or lo >= k:
             raise ValueError(f"conv_pool: a window of {two} over {rows}x{cols} holds nothing of the image")
     lanes = min(PANEL, target.lanes(4))
-    panels = 2 if blocks % 2 == 0 and lanes == PANEL else 1
+    panels = item_panels(blocks, target)
     most = (target.registers - _SPARE - two.kernel[1]) // two.strides[1] + 1
     columns = pixel_tiles(out_cols, max(1, most), 1)
     params = ConvPoolParams(
@@ -96,16 +96,9 @@ def _is_not_negative(expr: Expr) -> bool:
     return set(expr.results) <= safe - limits
 
 
-def pool_parts(images: int, blocks: int, out_rows: int, two: Window, threads: int, target: Target) -> int:
-    """Into how many parts the rows of an image are cut: equal loads for the threads, few rows made twice at the cuts."""
-    items, overlap = images * (blocks // 2 if blocks % 2 == 0 and target.lanes(4) >= PANEL else blocks), two.kernel[0] - two.strides[0]
-
-    def cost(parts: int) -> float:
-        chunk = -(-out_rows // parts)
-        rounds = -(-items * parts // threads)
-        return float(rounds * (chunk * two.strides[0] + (max(0, overlap) if parts > 1 else 0)))
-
-    return min(range(1, min(out_rows, 4 * threads) + 1), key=lambda parts: (cost(parts), parts))
+def item_panels(blocks: int, target: Target) -> int:
+    """Blocks of channels of a work item."""
+    return 2 if blocks % 2 == 0 and target.lanes(4) >= PANEL else 1
 
 
 @emits("conv_pool")

@@ -38,11 +38,17 @@ _COLUMNS = 14  # output columns of a depthwise tile, at most
 
 
 @dataclass(frozen=True, slots=True)
-class ExpandParams(RingParams):
+class DepthwiseRingParams(RingParams):
+    """Also the depthwise convolution that reads the ring."""
+
+    second: Expr  # of one register: the sum with its bias
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandParams(DepthwiseRingParams):
     """Operands: x, packed w1, bias1[B, 16], w2[B, KH, KW, 16], bias2[B, 16], out[N, B, OH, OW, 16], with `sums` also
     sums[N, B, parts, 16]. See RingParams for the first three."""
 
-    second: Expr
     parts: int  # items that share the rows of an image
     sums: bool  # the sums of the outputs over each item's pixels are a second result
 
@@ -105,13 +111,65 @@ def row_parts(images: int, blocks: int, out_rows: int, cols: int, two: Window, t
     return min(range(1, 9), key=lambda parts: (cost(parts), parts))
 
 
+class DepthwiseEmitter(RingEmitter):
+    """Writes rows of a depthwise convolution of what is in the ring. Operands 3 and 4 are w2[B, KH, KW, 16] and bias2[B, 16]."""
+
+    p: DepthwiseRingParams
+
+    def depthwise(self, block: ir.Value, top: ir.Value, plane: Index, out: ir.Value, stride: int,
+                  totals: ir.Value | None = None) -> None:  # fmt: skip
+        """One row of outputs from the ring, whose window begins at row `top`; `totals` takes their sum."""
+        fn, p = self.fn, self.p
+        w = fn.at(self.pointers[3], fn.imul(block, prod(p.two.kernel) * PANEL))
+        bias = fn.at(self.pointers[4], fn.imul(block, PANEL))
+        lo, hi = fn.imax(fn.isub(0, top), 0), fn.imin(fn.isub(p.rows, top), p.two.kernel[0])
+        heavy = expr_cost(p.second) > HEAVY
+        start = 0
+        for width, count in p.columns:
+            with fn.loop(0, count, name="tile") as t, fn.loop(0, PANEL, p.lanes, name="lane") as lane:
+                column = fn.iadd(fn.imul(t, width), start)
+                sums = self.columns(column, lane, width, (lo, hi), top, plane, w, bias)
+                values = sums if heavy else [evaluate(self.math, p.second, [y])[0] for y in sums]
+                for j, y in enumerate(values):
+                    fn.store(y, fn.at(out, fn.iadd(fn.imul(fn.iadd(column, j), stride), lane)))
+                if totals is not None and not heavy:
+                    self.accumulate(self.sum(values), fn.at(totals, lane))
+            start += width * count
+        if heavy:
+            self.apply(p.second, out, start, totals)
+
+    def columns(self, column: ir.Value, lane: ir.Value, width: int, taps: tuple[Index, Index], top: ir.Value, plane: Index,
+                w: ir.Value, bias: ir.Value) -> list[Val]:  # fmt: skip
+        """Sums of some output columns: every column of the ring is loaded once per window row."""
+        fn, p = self.fn, self.p
+        s, k = p.two.strides[1], p.two.kernel[1]
+        start = fn.load(fn.at(bias, lane), "f32", p.lanes)
+        acc = [fn.var("f32", start.ir, p.lanes) for _ in range(width)]
+        offset = fn.iadd(fn.imul(column, s * PANEL), lane)
+        with fn.loop(*taps, name="kh") as kh:
+            x = fn.at(self.held(fn.iadd(top, kh), plane), offset)
+            at = fn.at(w, fn.iadd(fn.imul(kh, k * PANEL), lane))
+            weights = [fn.load(fn.at(at, i * PANEL), "f32", p.lanes) for i in range(k)]
+            sums = [Val(a.get(), "f32", p.lanes) for a in acc]
+            for i in range((width - 1) * s + k):
+                met = [(j, i - j * s) for j in range(width) if 0 <= i - j * s < k]
+                if not met:
+                    continue
+                value = fn.load(fn.at(x, i * PANEL), "f32", p.lanes)
+                for j, tap in met:
+                    sums[j] = fn.fma(value, weights[tap], sums[j])
+            for a, v in zip(acc, sums, strict=True):
+                a.set(v.ir)
+        return [Val(a.get(), "f32", p.lanes) for a in acc]
+
+
 @emits("expand")
 def emit_expand(fn: Fn, kernel: Kernel) -> None:
     """Rows of outputs one after another; before each, the rows of the image between that it is the first to need."""
     _Expand(fn, kernel).emit()
 
 
-class _Expand(RingEmitter):
+class _Expand(DepthwiseEmitter):
     p: ExpandParams
 
     def __init__(self, fn: Fn, kernel: Kernel) -> None:
@@ -140,58 +198,12 @@ class _Expand(RingEmitter):
                 with fn.loop(fn.imax(fn.imax(start, top), 0), stop, name="made") as made:
                     self.produce(image, block, made)
                 for q in range(p.panels):
-                    self.depthwise(image, fn.iadd(block, q), row, top, q)
+                    out = fn.at(self.pointers[5], fn.dot([image, fn.iadd(block, q), row], self.out.strides[:3]))
+                    totals = fn.at(self.totals, q * PANEL) if p.sums else None
+                    self.depthwise(fn.iadd(block, q), top, q, out, self.out.strides[3], totals)
             if p.sums:
                 flat = fn.dot([image, block, part], [blocks * p.parts * PANEL, p.parts * PANEL, PANEL])
                 for q in range(p.panels):
                     with fn.loop(0, PANEL, p.lanes, name="lane") as lane:
                         total = fn.load(fn.at(self.totals, fn.iadd(lane, q * PANEL)), "f32", p.lanes)
                         fn.store(total, fn.at(self.pointers[6], fn.iadd(flat, fn.iadd(lane, q * p.parts * PANEL))))
-
-    # -- the second -----------------------------------------------------------------------------------------------
-    def depthwise(self, image: ir.Value, block: ir.Value, row: ir.Value, top: ir.Value, panel: int) -> None:
-        """One row of outputs from the ring."""
-        fn, p = self.fn, self.p
-        w = fn.at(self.pointers[3], fn.imul(block, prod(p.two.kernel) * PANEL))
-        bias = fn.at(self.pointers[4], fn.imul(block, PANEL))
-        out = fn.at(self.pointers[5], fn.dot([image, block, row], self.out.strides[:3]))
-        lo, hi = fn.imax(fn.isub(0, top), 0), fn.imin(fn.isub(p.rows, top), p.two.kernel[0])
-        heavy = expr_cost(p.second) > HEAVY
-        totals = fn.at(self.totals, panel * PANEL) if p.sums else None
-        start = 0
-        for width, count in p.columns:
-            with fn.loop(0, count, name="tile") as t, fn.loop(0, PANEL, p.lanes, name="lane") as lane:
-                column = fn.iadd(fn.imul(t, width), start)
-                sums = self.columns(column, lane, width, (lo, hi), top, panel, w, bias)
-                values = sums if heavy else [evaluate(self.math, p.second, [y])[0] for y in sums]
-                for j, y in enumerate(values):
-                    fn.store(y, fn.at(out, fn.iadd(fn.imul(fn.iadd(column, j), self.out.strides[3]), lane)))
-                if totals is not None and not heavy:
-                    self.accumulate(self.sum(values), fn.at(totals, lane))
-            start += width * count
-        if heavy:
-            self.apply(p.second, out, self.out.shape[3], totals)
-
-    def columns(self, column: ir.Value, lane: ir.Value, width: int, taps: tuple[Index, Index], top: ir.Value, panel: int,
-                w: ir.Value, bias: ir.Value) -> list[Val]:  # fmt: skip
-        """Sums of some output columns: every column of the ring is loaded once per window row."""
-        fn, p = self.fn, self.p
-        s, k = p.two.strides[1], p.two.kernel[1]
-        start = fn.load(fn.at(bias, lane), "f32", p.lanes)
-        acc = [fn.var("f32", start.ir, p.lanes) for _ in range(width)]
-        offset = fn.iadd(fn.imul(column, s * PANEL), lane)
-        with fn.loop(*taps, name="kh") as kh:
-            x = fn.at(self.held(fn.iadd(top, kh), panel), offset)
-            at = fn.at(w, fn.iadd(fn.imul(kh, k * PANEL), lane))
-            weights = [fn.load(fn.at(at, i * PANEL), "f32", p.lanes) for i in range(k)]
-            sums = [Val(a.get(), "f32", p.lanes) for a in acc]
-            for i in range((width - 1) * s + k):
-                met = [(j, i - j * s) for j in range(width) if 0 <= i - j * s < k]
-                if not met:
-                    continue
-                value = fn.load(fn.at(x, i * PANEL), "f32", p.lanes)
-                for j, tap in met:
-                    sums[j] = fn.fma(value, weights[tap], sums[j])
-            for a, v in zip(acc, sums, strict=True):
-                a.set(v.ir)
-        return [Val(a.get(), "f32", p.lanes) for a in acc]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diptych.ir.kernel import Expr, Kernel, Operand
     from diptych.targets.base import Target
 
-__all__ = ["HEAVY", "RingEmitter", "RingParams", "Window", "between", "check", "first_tiles", "ring_rows"]
+__all__ = ["HEAVY", "RingEmitter", "RingParams", "Window", "between", "check", "first_tiles", "ring_rows", "row_cuts"]
 
 HEAVY = 12  # an epilogue of more vector work is a pass of its own over a row in L1: its constants stay in registers
 
@@ -112,6 +112,17 @@ def ring_rows(two: Window, together: int = 1) -> int:
     """Rows of a ring for a window, so many rows of whose outputs are made at a time."""
     held = two.kernel[0] + two.strides[0] * together - 1
     return int(1 << (held - 1).bit_length())
+
+
+def row_cuts(items: int, out_rows: int, two: Window, threads: int) -> int:
+    """Into how many parts the rows of each of so many images are cut: equal loads for the threads, few rows made twice."""
+    overlap = max(0, two.kernel[0] - two.strides[0])
+
+    def cost(parts: int) -> int:
+        chunk = -(-out_rows // parts)
+        return -(-items * parts // threads) * (chunk * two.strides[0] + (overlap if parts > 1 else 0))
+
+    return min(range(1, max(1, min(out_rows, 4 * threads)) + 1), key=lambda parts: (cost(parts), parts))
 
 
 class RingEmitter:

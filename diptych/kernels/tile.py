@@ -22,17 +22,29 @@ _UNROLL = {16: 2, 32: 4, 64: 1}
 
 
 class RegisterTile:
-    """`width` pixels by `panels` panels of accumulators, zero at first."""
+    """`width` pixels by `panels` panels of accumulators, zero at first.
 
-    def __init__(self, fn: Fn, width: int, panels: int) -> None:
+    With `half` the last panel has 8 channels only: one vector of that many lanes, which takes half the time of a wider one.
+    """
+
+    def __init__(self, fn: Fn, width: int, panels: int, half: bool = False) -> None:
         self.fn = fn
         self.lanes = min(PANEL, fn.target.lanes(4))
         self.vectors = PANEL // self.lanes
-        vec = register_type("f32", self.lanes)
-        zero = ir.Constant(vec, [0.0] * self.lanes)
+        self.half = half
         self.acc: list[list[list[Var]]] = [
-            [[fn.var(vec, zero) for _ in range(self.vectors)] for _ in range(panels)] for _ in range(width)
+            [[self._zero(lanes) for lanes in self.widths(q, panels)] for q in range(panels)] for _ in range(width)
         ]
+
+    def widths(self, panel: int, panels: int) -> list[int]:
+        """Lanes of the vectors of a panel."""
+        channels = PANEL // 2 if self.half and panel == panels - 1 else PANEL
+        lanes = min(self.lanes, channels)
+        return [lanes] * (channels // lanes)
+
+    def _zero(self, lanes: int) -> Var:
+        vec = register_type("f32", lanes)
+        return self.fn.var(vec, ir.Constant(vec, [0.0] * lanes))
 
     def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: Index, x_k: int, w_panel: int,
                    ahead: Sequence[ir.Value] = (), ahead_step: int = PANEL, locality: int = 3) -> None:  # fmt: skip
@@ -61,20 +73,29 @@ class RegisterTile:
     def _update(self, xs: Sequence[ir.Value], w: ir.Value, depth: int, x_k: int, w_panel: int) -> None:
         fn, lanes = self.fn, self.lanes
         sums = [[[v.get() for v in panel] for panel in pixel] for pixel in self.acc]
+        panels = len(self.acc[0])
+        widths = [self.widths(q, panels) for q in range(panels)]
         for k in range(depth):
             ws = [
-                [fn.load(fn.at(w, q * w_panel + k * PANEL + v * lanes), "f32", lanes) for v in range(self.vectors)]
-                for q in range(len(self.acc[0]))
+                [fn.load(fn.at(w, q * w_panel + k * PANEL + v * own[v]), "f32", own[v]) for v in range(len(own))]
+                for q, own in enumerate(widths)
             ]
             for x, row in zip(xs, sums, strict=True):
                 xv = fn.splat(fn.load(fn.at(x, k * x_k)), lanes)
                 for q, panel in enumerate(row):
-                    for v in range(self.vectors):
-                        panel[v] = fn.fma(xv, ws[q][v], Val(panel[v], "f32", lanes)).ir
+                    for v, own in enumerate(widths[q]):
+                        panel[v] = fn.fma(self._part(xv, own), ws[q][v], Val(panel[v], "f32", own)).ir
         for pixel, new_pixel in zip(self.acc, sums, strict=True):
             for variables, values in zip(pixel, new_pixel, strict=True):
                 for var, value in zip(variables, values, strict=True):
                     var.set(value)
+
+    def _part(self, x: Val, lanes: int) -> Val:
+        """The first lanes of a vector."""
+        if lanes == x.lanes:
+            return x
+        mask = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+        return Val(self.fn.b.shuffle_vector(x.ir, x.ir, mask), "f32", lanes)
 
 
 def each_tile(fn: Fn, tiles: Sequence[tuple[int, int]], first: Index, end: Index) -> Iterator[tuple[int, ir.Value, ir.Value]]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diptych.kernels.conv_pool import make_conv_pool, pool_parts
-from diptych.kernels.row_ring import Window
+from diptych.kernels.conv_pool import item_panels, make_conv_pool
+from diptych.kernels.row_ring import Window, row_cuts
 from diptych.ops.base import attributes
-from diptych.schedule.expand import depthwise_blocks, packed_window, reads_alone
+from diptych.schedule.expand import constant_bias, packed_window, reads_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,14 +81,12 @@ def lower_conv_pool(ctx: Context, group: Group) -> None:
     x, out = ctx.view(one.inputs[0]), ctx.result(group.results[0])
     if x.strides[-1] != 1:
         x = ctx.copy(x, "convolution input")
-    found = ctx.constant(one.inputs[2]) if len(one.inputs) > 2 else None
-    # + 0.0: the kernel wants no -0
-    bias = depthwise_blocks(np.zeros(w.shape[0], np.float32) if found is None else found + np.float32(0))
+    bias = constant_bias(ctx, one) + np.float32(0)  # the kernel wants no -0
     first, _ = ctx.expression(before.epilogue, first=(one.outputs[0],), results=before.results)
     second, _ = ctx.expression(group.epilogue, first=(two.outputs[0],), results=group.results)
     one_window = Window(w.shape[2:], a["strides"], a["pads"])
     window = Window(d["kernel"], d["strides"], d["pads"])
     n, blocks, rows, *_ = out.shape
-    parts = pool_parts(n, blocks, rows, window, ctx.threads, ctx.target)
+    parts = row_cuts(n * blocks // item_panels(blocks, ctx.target), rows, window, ctx.threads)
     args = [x, ctx.weights(packed_window(w)), ctx.weights(bias), out]
     ctx.call(make_conv_pool([v.operand for v in args], one_window, window, w.shape[1], first, second, parts, ctx.target), args)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
 
-__all__ = ["depthwise_blocks", "join_depthwise", "lower_expand", "packed_window", "reads_alone"]
+__all__ = ["constant_bias", "depthwise_blocks", "join_depthwise", "lower_expand", "packed_window", "reads_alone"]
 
 _FEWEST_COLUMNS = 5  # register tiles do not cross rows here: narrower ones leave the FMA pipelines waiting
 
@@ -111,6 +111,12 @@ def packed_window(w: Array) -> Array:
     return depthwise_blocks(w.transpose(0, 2, 1, 3))
 
 
+def constant_bias(ctx: Context, node: Node) -> Array:
+    """The bias of a convolution by blocks of channels, zeros if it has none."""
+    found = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    return depthwise_blocks(np.zeros(ctx.graph.types[node.inputs[1]].shape[0], np.float32) if found is None else found)
+
+
 def lower_expand(ctx: Context, group: Group) -> None:
     """The joined convolutions of a group as one kernel."""
     before, two = group.before, group.anchor
@@ -123,12 +129,7 @@ def lower_expand(ctx: Context, group: Group) -> None:
     if x.strides[-1] != 1:
         x = ctx.copy(x, "convolution input")
     channels = w1.shape[1]
-
-    def bias(node: Node) -> Array:
-        found = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        return depthwise_blocks(np.zeros(w2.shape[0], np.float32) if found is None else found)
-
-    weights = [ctx.weights(v) for v in (packed_window(w1), bias(one), depthwise_blocks(w2[:, 0]), bias(two))]
+    weights = [ctx.weights(v) for v in (packed_window(w1), constant_bias(ctx, one), depthwise_blocks(w2[:, 0]), constant_bias(ctx, two))]
     first, _ = ctx.expression(before.epilogue, first=(one.outputs[0],), results=before.results)
     second, _ = ctx.expression(group.epilogue, first=(two.outputs[0],), results=group.results)
     one_window = Window(w1.shape[2:], a["strides"], a["pads"])

@@ -14,6 +14,7 @@ from diptych.kernels.reduce import make_reduce
 from diptych.ops.base import Reduction, attributes
 from diptych.schedule.along import ALONG, lower_along, lower_resize
 from diptych.schedule.attention import lower_attention
+from diptych.schedule.chain import chain_key, join_chains, lower_chain, pays
 from diptych.schedule.context import Context
 from diptych.schedule.contraction import lower_conv
 from diptych.schedule.conv_gradient import lower_weight_gradient
@@ -61,6 +62,7 @@ def lower(graph: Graph, target: Target, fuse: bool = True, strict: bool = False,
     groups = partition(graph, fuse, lambda before, anchor: _joined(ctx, "staged", before, anchor))
     if fuse:
         groups = join_depthwise(graph, groups, lambda one, two: _joined(ctx, "expand", one.anchor, two.anchor))
+        groups = join_chains(graph, groups, lambda before, group: _chained(ctx, before, group))
         groups = join_pools(graph, groups, lambda one, two: _pooled(ctx, one.anchor, two.anchor))
         groups = join_norms(graph, join_gates(graph, groups), strict)
     made = {v for g in groups for v in g.results}
@@ -108,6 +110,15 @@ def _pooled(ctx: Context, conv: Node | None, pool: Node | None) -> bool:
     assert conv is not None and pool is not None
     key = f"stem {conv_key(ctx.graph, conv, (), ctx.strict)} into {pool.op}"
     return pick(ctx, key, {"one kernel": True, "apart": False}, (*conv.outputs, *pool.outputs))
+
+
+def _chained(ctx: Context, before: Group, group: Group) -> bool:
+    """Whether to make one kernel of the three convolutions of an inverted residual that could be one."""
+    options = {"one kernel": True, "apart": False}
+    if not pays(ctx.graph, before, group, ctx.threads, ctx.target):
+        options = {"apart": False, "one kernel": True}
+    values = [v for n in (*before.nodes, *group.nodes) for v in n.outputs]
+    return pick(ctx, chain_key(ctx.graph, before, group, ctx.strict), options, values)
 
 
 def _rule(ctx: Context, group: Group) -> None:
@@ -189,7 +200,7 @@ def _reduce_sums(ctx: Context, group: Group) -> None:
 
 def _conv(ctx: Context, group: Group) -> None:
     if group.before is not None:
-        lower_expand(ctx, group)
+        (lower_expand if group.before.before is None else lower_chain)(ctx, group)
     elif group.prologue:
         lower_staged(ctx, group)
     elif is_depthwise(ctx, group):
