@@ -135,6 +135,8 @@ class RecordStream(MXDataIter):
                          chosen.astype(np.uint64))  # fmt: skip
 
     def __del__(self) -> None:
-        pool = getattr(self, "_pool", None)
-        if pool is not None:
+        pool, reader = getattr(self, "_pool", None), getattr(self, "_reader", None)
+        if pool is not None:  # what is under way holds this object, so nothing is when it goes
             pool.shutdown(wait=False, cancel_futures=True)
+        if reader is not None:
+            reader.close()
