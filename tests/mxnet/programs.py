@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from more_programs import MORE
+from training_programs import WAYS
 
 Arrays = dict[str, Any]
 
@@ -181,7 +182,7 @@ def executor(mx: Any) -> Arrays:
     return out
 
 
-PROGRAMS = {f.__name__: f for f in (losses, batch_norm, steps, matrices, recurrent, training, executor)} | MORE
+PROGRAMS = {f.__name__: f for f in (losses, batch_norm, steps, matrices, recurrent, training, executor)} | MORE | WAYS
 
 if __name__ == "__main__":
     import mxnet

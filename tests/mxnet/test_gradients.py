@@ -214,3 +214,29 @@ def test_a_recurrent_layer_has_the_gradients_of_its_cells(layer: str, bidirectio
         assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-4, atol=1e-5)
     for name, p in ours.items():
         assert_allclose(theirs[name].grad().asnumpy(), p.grad().asnumpy(), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_gradient_penalty_has_the_slope_of_its_loss() -> None:
+    """The norm of the gradient for the data is part of the loss, so that its own gradient goes through a gradient."""
+    rng = np.random.default_rng(0)
+    x, w, v = (nd.array(rng.standard_normal(s), dtype="float64") for s in ((5, 4), (6, 4), (1, 6)))
+
+    def loss() -> Any:
+        data = x.copy()
+        data.attach_grad()
+        with autograd.record():
+            y = nd.FullyConnected(nd.sigmoid(nd.FullyConnected(data, w, no_bias=True, num_hidden=6)), v, no_bias=True, num_hidden=1)
+            slope = autograd.grad(y, [data], create_graph=True, retain_graph=True)[0]
+            return (y**2).mean() + 10 * ((((slope**2).sum(axis=1) + 1e-6) ** 0.5 - 1) ** 2).mean()
+
+    for p in (w, v):
+        p.attach_grad()
+    loss().backward()
+    for p in (w, v):
+        for at in np.ndindex(p.shape):
+            start, ends = p[at].asscalar(), []
+            for step in (1e-5, -1e-5):
+                p[at] = start + step
+                ends.append(loss().asscalar())
+            p[at] = start
+            assert_allclose(p.grad[at].asscalar(), (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-8)
