@@ -82,8 +82,8 @@ def export_onnx(path: str) -> None:
     import torch
 
     dim = torch.export.Dim.DYNAMIC
-    example = torch.ones(2, 24, dtype=torch.int64)
-    torch.onnx.export(network(), (example, example), path, dynamo=True, verbose=False, input_names=["ids", "mask"],
+    ids, mask = (torch.ones(2, 24, dtype=torch.int64) for _ in range(2))  # one tensor for both would make them one input
+    torch.onnx.export(network(), (ids, mask), path, dynamo=True, verbose=False, input_names=["ids", "mask"],
                       dynamic_shapes=({0: dim, 1: dim}, {0: dim, 1: dim}))  # fmt: skip
 
 
@@ -93,8 +93,8 @@ def _diptych(path: str, threads: int, data: list[tuple[Array, Array]]) -> Run:
     import diptych
 
     rows = data[0][0].shape[0]
-    example = torch.ones(rows, 24, dtype=torch.int64)
-    model = diptych.compile(network(), (example, example), threads=threads, dynamic="length")
+    ids, mask = (torch.ones(rows, 24, dtype=torch.int64) for _ in range(2))
+    model = diptych.compile(network(), (ids, mask), threads=threads, dynamic="length")
     model.prepare(sorted({ids.shape[1] for ids, _ in data}))
     return lambda ids, mask: np.asarray(model(ids, mask))
 
