@@ -105,11 +105,12 @@ def test_weights_as_they_come_give_the_same(rng: np.random.Generator, monkeypatc
     machine = host.find(target)
     if not machine.is_host:
         pytest.skip(f"this machine cannot run {target}")
+    monkeypatch.setenv("DIPTYCH_CACHE", "off")  # it knows a model by its graph, which is the same for all forms
     graph = _graph_with_epilogue(rng, n, c, o, h, w, heavy)
     inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
     expected = interpret(graph, inputs, "f64")["y"]
     found = [s for s in winograd.candidates(n, h, w, c, -(-o // 16), machine, 2) if s.depth and s.few == few]
-    forms = {(s.geometry.m, s.group, s.depth): s for s in found}
+    forms = {(s.geometry.m, s.group > 1): s for s in found}  # of each kind the deepest
     assert forms
     for form in forms.values():
         monkeypatch.setattr(placement, "choose_winograd", lambda *_, form=form: form)
@@ -139,6 +140,7 @@ def test_every_form_gives_the_same(rng: np.random.Generator, monkeypatch: pytest
     machine = host.find(target)
     if not machine.is_host:
         pytest.skip(f"this machine cannot run {target}")
+    monkeypatch.setenv("DIPTYCH_CACHE", "off")  # it knows a model by its graph, which is the same for all forms
     graph = _graph_with_epilogue(rng, 3, 40, 64, 13, 10, heavy)
     inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
     expected = interpret(graph, inputs, "f64")["y"]
