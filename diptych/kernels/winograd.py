@@ -167,6 +167,7 @@ def m_floats(p: ProductParams) -> int:
 
 
 def nanoseconds(p: ProductParams) -> float:
+    """A cautious estimate of the time of the products."""
     g = p.geometry
     return 2.0 * g.tiles * g.points * g.channels * p.panels * PANEL / 60.0
 

@@ -55,7 +55,11 @@ def choose_dilated(graph: Graph, node: Node, target: Target, threads: int) -> Wi
     batch, panels, rows, cols, _ = out.shape
     (d, e), c = a["dilations"], w.shape[1]
     part = (-(-rows // d), -(-cols // e))
-    best = min(candidates(batch, *part, c, panels, target, threads), key=lambda s: s.cycles)
+    # Forms that read the weights as they are would transform them again for every one of the images.
+    forms = [s for s in candidates(batch, *part, c, panels, target, threads) if not s.few and not s.depth]
+    if not forms:
+        return None
+    best = min(forms, key=lambda s: s.cycles)
     images = min(d, rows) * min(e, cols)
     _, kept = _taps_kept(graph, node)
     direct = direct_cycles(batch, rows, cols, c, panels, target, threads) * kept

@@ -288,20 +288,22 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
     if s.few:
         assert not isinstance(w, View)
         array = w
-        weights = ctx.packed(raw_shape(panels, 1, g.channels, g.channels), lambda: pack_raw(array, 1, g.channels))
+        if weights is None:
+            weights = ctx.packed(raw_shape(panels, 1, g.channels, g.channels), lambda: pack_raw(array, 1, g.channels))
         v = ctx.temp(g.v_shape)
         ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target, bare=True), (x, v), fused=("winograd input transform",))
         ctx.call(make_few(v.operand, weights.operand, extras, out.operand, g, expr, sides, out_side), (v, weights, *views, out))
-        return None
+        return weights
     if s.depth:
         assert not isinstance(w, View)
         array = w
-        weights = ctx.packed(raw_shape(panels, s.group, g.channels, s.depth), lambda: pack_raw(array, s.group, s.depth))
+        if weights is None:
+            weights = ctx.packed(raw_shape(panels, s.group, g.channels, s.depth), lambda: pack_raw(array, s.group, s.depth))
         v = ctx.temp(g.streamed_v_shape(s.depth))
         ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target, s.depth, bare=True), (x, v), fused=("winograd input transform",))
         kernel = make_streamed(v.operand, weights.operand, extras, out.operand, g, expr, sides, out_side, s.tiles)
         ctx.call(kernel, (v, weights, *views, out))
-        return None
+        return weights
     shape = (panels // s.group, g.points, g.chunks, s.group, g.channels // g.chunks * PANEL)
 
     def make() -> Array:
