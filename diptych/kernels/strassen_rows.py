@@ -5,13 +5,14 @@ written to memory only if somebody else reads them too.
 
 Of each pair of rows the second is first scaled by a power of two to the size of the first (and its results scaled back),
 so that the scheme's rounding errors stay in proportion to the row that they land in: without that a row beside a much
-larger one would inherit errors of the larger one's size.
+larger one would inherit errors of the larger one's size. The size is the mean magnitude, not the largest: trained
+transformers have rows with one very large element, and a neighbour scaled up to that would drown all the others of its
+row in its errors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -89,10 +90,10 @@ def emit_strassen_rows(fn: Fn, kernel: Kernel) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row: vector at offset k, and the largest magnitude."""
+    """A row: vector at offset k, and the mean magnitude."""
 
     load: Callable[[Index], Val]
-    largest: Val
+    size: Val
 
 
 class _Emitter:
@@ -152,8 +153,8 @@ class _Emitter:
         def load(k: Index) -> Val:
             return fn.load(fn.at(address, k), "f32", lanes)
 
-        (largest,) = self.over_rows("size", -inf, 1, lambda _, k: self.math.abs(load(k)), self.math.max)
-        return _Row(load, largest)
+        (size,) = self.over_rows("size", 1, lambda _, k: self.magnitude(load(k)))
+        return _Row(load, size)
 
     def in_registers(self, norm: Norm, sources: list[ir.Value], gathered: list[ir.Value], kept: list[ir.Value]) -> list[_Row]:
         """Short rows, normalised without a loop."""
@@ -163,9 +164,9 @@ class _Emitter:
             for i, v in enumerate(row):
                 fn.store(v, fn.at(to, i * lanes))
         if norm.kind == "layer_norm":
-            means = self.means([self.folded(row, m.add) for row in values])
+            means = self.means([self.folded(row) for row in values])
             values = [[m.sub(v, mean) for v in row] for row, mean in zip(values, means, strict=True)]
-        scales = self.scales(norm, [self.folded([m.mul(v, v) for v in row], m.add) for row in values])
+        scales = self.scales(norm, [self.folded([m.mul(v, v) for v in row]) for row in values])
         values = [[m.mul(v, scale) for v in row] for row, scale in zip(values, scales, strict=True)]
         values = [[self.affine(norm, v, i * lanes) for i, v in enumerate(row)] for row in values]
         for to, row in zip(kept, values, strict=False):
@@ -175,7 +176,7 @@ class _Emitter:
         def held(row: list[Val]) -> Callable[[Index], Val]:
             return lambda k: row[fn._const(k) // lanes]  # type: ignore[operator]  # offsets are constants: no loops here
 
-        return [_Row(held(row), self.folded([m.abs(v) for v in row], m.max)) for row in values]
+        return [_Row(held(row), self.folded([self.magnitude(v) for v in row])) for row in values]
 
     def in_scratch(self, norm: Norm, sources: list[ir.Value], gathered: list[ir.Value], kept: list[ir.Value]) -> list[_Row]:
         """Long rows: two or three passes, all rows at a time so that their chains of additions overlap."""
@@ -192,7 +193,7 @@ class _Emitter:
 
         means: list[Val] = []
         if norm.kind == "layer_norm":
-            means = self.means(self.over_rows("mean", 0.0, len(sources), first, m.add))
+            means = self.means(self.over_rows("mean", len(sources), first))
 
         def centred(r: int, k: Index) -> Val:
             return m.sub(source(r, k), means[r]) if means else source(r, k)
@@ -201,21 +202,21 @@ class _Emitter:
             v = centred(r, k) if means else first(r, k)
             return m.mul(v, v)
 
-        scales = self.scales(norm, self.over_rows("spread", 0.0, len(sources), square, m.add))
+        scales = self.scales(norm, self.over_rows("spread", len(sources), square))
 
         def last(r: int, k: Index) -> Val:
             v = self.affine(norm, m.mul(centred(r, k), scales[r]), k)
             fn.store(v, fn.at(fn.args["scratch"], fn.iadd(k, r * depth)))
             if kept:
                 fn.store(v, fn.at(kept[r], k))
-            return m.abs(v)
+            return self.magnitude(v)
 
-        largest = self.over_rows("norm", -inf, len(sources), last, m.max)
+        sizes = self.over_rows("norm", len(sources), last)
 
         def stored(r: int) -> Callable[[Index], Val]:
             return lambda k: fn.load(fn.at(fn.args["scratch"], fn.iadd(k, r * depth)), "f32", lanes)
 
-        return [_Row(stored(r), value) for r, value in enumerate(largest)]
+        return [_Row(stored(r), value) for r, value in enumerate(sizes)]
 
     def means(self, totals: list[Val]) -> list[Val]:
         count = self.math.const(self.p.depth, "f32")
@@ -235,25 +236,29 @@ class _Emitter:
             v = self.math.add(v, self.fn.load(self.fn.at(self.pointers[at + 1], k), "f32", self.lanes))
         return v
 
-    def over_rows(self, name: str, start: float, rows: int, element: Callable[[int, Index], Val],
-                  combine: Callable[[Val, Val], Val]) -> list[Val]:  # fmt: skip
-        """The elements of each row combined, in as many chains as hide the latency."""
-        fn, lanes, depth = self.fn, self.lanes, self.p.depth
+    def magnitude(self, v: Val) -> Val:
+        """What elements add to the size of their row: divided before they are added, so that no finite row overflows."""
+        return self.math.mul(self.math.abs(v), self.math.const(2.0 ** -(self.p.depth - 1).bit_length(), "f32", self.lanes))
+
+    def over_rows(self, name: str, rows: int, element: Callable[[int, Index], Val]) -> list[Val]:
+        """The elements of each row added up, in as many chains as hide the latency."""
+        fn, m, lanes, depth = self.fn, self.math, self.lanes, self.p.depth
         count = next(c for c in (4 // rows, 3, 2, 1) if depth % (c * lanes) == 0)
-        begin = self.math.const(start, "f32", lanes)
+        begin = m.const(0.0, "f32", lanes)
         found = [[fn.var("f32", begin.ir, lanes) for _ in range(count)] for _ in range(rows)]
         with fn.loop(0, depth, count * lanes, name=name) as k:
             for i in range(count):
                 for r in range(rows):
                     v = element(r, fn.iadd(k, i * lanes))
-                    found[r][i].set(combine(Val(found[r][i].get(), "f32", lanes), v).ir)
-        return [self.folded([Val(var.get(), "f32", lanes) for var in row], combine) for row in found]
+                    found[r][i].set(m.add(Val(found[r][i].get(), "f32", lanes), v).ir)
+        return [self.folded([Val(var.get(), "f32", lanes) for var in row]) for row in found]
 
-    def folded(self, values: list[Val], combine: Callable[[Val, Val], Val]) -> Val:
-        """Vectors combined pairwise, and then their lanes."""
+    def folded(self, values: list[Val]) -> Val:
+        """Vectors added up pairwise, and then their lanes."""
+        m = self.math
         while len(values) > 1:
-            values = [combine(*values[i : i + 2]) if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)]
-        return fold_lanes(self.fn, values[0], 1, combine)
+            values = [m.add(*values[i : i + 2]) if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)]
+        return fold_lanes(self.fn, values[0], 1, m.add)
 
     # -- their sums -----------------------------------------------------------------------------------------------
     def pair(self, item: ir.Value, rows: list[_Row], out: ir.Value) -> None:
@@ -262,7 +267,7 @@ class _Emitter:
         factor = None
         if p.scaled:
             one = m.const(1.0, "f32")
-            forth, back = self.scale(rows[0].largest, rows[1].largest) if len(rows) > 1 else (one, one)
+            forth, back = self.scale(rows[0].size, rows[1].size) if len(rows) > 1 else (one, one)
             fn.store(back, fn.at(self.pointers[-1], item))
             factor = fn.splat(forth, lanes)
 
@@ -299,13 +304,14 @@ class _Emitter:
                 stretch(fn.imul(j_, 2 * p.half), fn.imul(j_, self.sums.strides[1]), False)
 
     def scale(self, top: Val, bottom: Val) -> tuple[Val, Val]:
-        """The power of two that brings the second row to the size of the first, given the largest magnitude of each, and
-        its inverse; 1 for rows that are
-        not finite. (A row of zeros counts as tiny: what it inherits is tiny too.)"""
+        """The power of two that brings the second row to the size of the first, given the mean magnitude of each, and its
+        inverse; 1 for rows that are not finite. (A row of zeros counts as tiny: what it inherits is tiny too.)"""
         b = self.fn.b
-        field = [b.and_(b.bitcast(row.ir, I32), ir.Constant(I32, 0x7F800000)) for row in (top, bottom)]
-        usual = [b.icmp_signed("<", f, ir.Constant(I32, 0x7F800000)) for f in field]
-        apart = b.sub(field[0], field[1])
+        # Without the sign, which a NaN may have, bits are in the order of the numbers.
+        bits = [b.and_(b.bitcast(row.ir, I32), ir.Constant(I32, 0x7FFFFFFF)) for row in (top, bottom)]
+        usual = [b.icmp_signed("<", f, ir.Constant(I32, 0x7F800000)) for f in bits]
+        # To the nearest power: rows of like size on both sides of one are not drawn apart.
+        apart = b.and_(b.add(b.sub(*bits), ir.Constant(I32, 1 << 22)), ir.Constant(I32, -1 << 23))
         limit = ir.Constant(I32, _MOST << 23)
         low = ir.Constant(I32, -(_MOST << 23))
         apart = b.select(b.icmp_signed(">", apart, limit), limit, apart)

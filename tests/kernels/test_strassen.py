@@ -8,7 +8,7 @@ import pytest
 import diptych
 from diptych.ir import Graph, TensorType
 from diptych.kernels.strassen import PRODUCTS
-from diptych.ops import Gelu
+from diptych.ops import Gelu, LayerNorm
 from diptych.ops.build import Builder
 from diptych.schedule import strassen
 from diptych.schedule.strassen import pack_strassen
@@ -113,6 +113,56 @@ def test_a_row_is_as_exact_beside_one_of_another_size(rng: np.random.Generator, 
     zero = ~a.any(1)
     assert np.abs(got[zero]).max(initial=0) < 1e-20
     assert _row_error(got[~zero], expected[~zero]) < 3e-5
+
+
+@pytest.mark.parametrize(("k", "norm"), [(384, False), (96, True), (384, True)])
+def test_a_row_with_an_outlier_is_as_exact_as_others(rng: np.random.Generator, k: int, norm: bool) -> None:
+    """Trained transformers have them, at places whose weights are small: a row beside it must not be scaled up to it."""
+    g = Builder("outlier")
+    rows = x = g.input("x", TensorType((64, k)))
+    if norm:  # held in registers, in scratch
+        rows = g.emit(LayerNorm(axis=1, eps=1e-5), x, g.constant(np.ones(k, np.float32)), g.constant(np.zeros(k, np.float32)))
+    w = _normal(rng, k, 256)
+    w[5] *= np.float32(1e-3)
+    graph = g.finish({"y": g.matmul(rows, g.constant(w))})
+    a = _normal(rng, 64, k)
+    a[1::4, 5] = a[2::4, 5] = 40
+    model = diptych.compile(graph, threads=2)
+    assert "strassen_rows" in _kinds(model)
+    expected = interpret(graph, {"x": a}, "f64")["y"]
+
+    def errors(y: Array) -> Array:
+        return np.sqrt(np.mean((y - expected) ** 2, 1) / np.mean(expected**2, 1)).reshape(16, 4).mean(0)
+
+    own, plain = errors(model(a)), errors(interpret(graph, {"x": a})["y"])
+    assert (own < 6 * plain).all()
+
+
+def test_sizes_of_very_large_rows_do_not_overflow(rng: np.random.Generator) -> None:
+    g = Builder("large")
+    x = g.input("x", TensorType((64, 384)))
+    graph = g.finish({"y": g.matmul(x, g.constant(_normal(rng, 384, 256) * np.float32(1e-3)))})
+    a = _normal(rng, 64, 384)
+    a[::2] *= np.float32(1e37)
+    a[1::2] *= np.float32(1e30)
+    got, expected = diptych.compile(graph, threads=2)(a), a.astype(np.float64) @ graph.constants[1].astype(np.float64)
+    assert _row_error(got, expected) < 3e-5
+
+
+def test_rows_of_like_size_are_not_drawn_apart(rng: np.random.Generator) -> None:
+    """Those on both sides of a power of two neither: what is doubled for nothing doubles its neighbour's errors."""
+    graph = _graph(rng, (64,), 96, 192)
+    model = diptych.compile(graph, threads=1)
+    assert model.plan is not None
+    inputs = {name: _normal(rng, *t.shape) for name, t in graph.input_types().items()}
+    even = np.full((64, 96), 1.02, np.float32)
+    even[1::2] = 0.98
+    even *= np.where(rng.random((1, 96)) < 0.5, -1, 1).astype(np.float32)
+    inputs["x"] = even
+    expected = interpret(graph, inputs, "f64")["y"]
+    error = model(**inputs) - expected
+    top, bottom = (np.sqrt(np.mean(error[i::2] ** 2)) for i in (0, 1))
+    assert top < 1.5 * bottom
 
 
 def test_a_column_is_as_exact_beside_one_of_another_size(rng: np.random.Generator) -> None:
