@@ -18,31 +18,18 @@ from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel, Operand
 from diptych.ir.types import itemsize
 from diptych.kernels.base import emits
+from diptych.kernels.recurrent_units import GATES, UNROLL, Units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from diptych.targets.base import Target
 
-__all__ = ["GATES", "STEP_NS", "UNROLL", "Ahead", "RecurrentEmitter", "RecurrentParams", "Units", "choose_units", "make_recurrent"]
+__all__ = ["STEP_NS", "Ahead", "RecurrentEmitter", "RecurrentParams", "make_recurrent"]
 
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _STATES = {"lstm": 2, "gru": 1, "rnn": 1}
-UNROLL = 4  # elements of h per turn of the innermost loop
-MOST_ROWS = 12  # of a tile: each has an address, and there are 16 registers for those
 _FETCHED = 512  # elements ahead: weights that no L2 holds are asked for, since the hardware stops at every page
 STEP_NS = 4000.0  # a time step shorter than this is not worth a meeting of the threads
-
-
-@dataclass(frozen=True, slots=True)
-class Units:
-    """How units and rows are tiled: `block` units side by side, `rows` rows of the batch at a time."""
-
-    block: int
-    lanes: int
-    rows: int
-    sets: int  # independent partial sums, where one would leave the FMA pipelines waiting for it
-    passes: int = 1  # over h, each for some of the gates: a tile of more rows then reads the weights less often
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,39 +72,6 @@ class RecurrentParams:
 
     def __str__(self) -> str:
         return f"T={self.steps} N={self.rows} H={self.hidden} {self.units}{' reverse' if self.reverse else ''}"
-
-
-def choose_units(kind: str, rows: int, dtype: str, target: Target, split: bool = False) -> Units:
-    """The register tile: sums of `rows` x gates x block units, two values to multiply, and the weights in passing.
-
-    split: the gates may be summed up in several passes, if that makes fewer tiles of the rows.
-    """
-    gates, lanes = GATES[kind], target.lanes(itemsize(dtype))
-    passes = 1
-    if rows <= 1:
-        vectors, tile = max(1, 64 // (lanes * itemsize(dtype))), 1
-    else:
-        vectors = 1 if gates > 1 else 2
-        tiles = _tiles(rows, gates * vectors, target.registers)
-        if split and gates % 2 == 0 and _tiles(rows, gates * vectors // 2, target.registers) < tiles:
-            passes, tiles = 2, _tiles(rows, gates * vectors // 2, target.registers)
-        tile = -(-rows // tiles)
-    sets, sums = 1, tile * gates * vectors // passes
-    while sets < UNROLL and sums * sets < 8 and sums * sets * 2 <= target.registers - 4:
-        sets *= 2
-    return Units(vectors * lanes, lanes, tile, sets, passes)
-
-
-def _tiles(rows: int, vectors: int, registers: int) -> int:
-    """How many tiles the rows make, at this many vectors of sums for each."""
-    most = 1
-    while most < MOST_ROWS and _registers(most + 1, vectors) <= registers:
-        most += 1
-    return -(-rows // most)
-
-
-def _registers(rows: int, vectors: int) -> int:
-    return rows * vectors + min(rows, vectors) + 1
 
 
 def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand], units: Units, target: Target, *,

@@ -16,7 +16,8 @@ from diptych.codegen.object import assembly
 from diptych.ir import Graph, TensorType
 from diptych.ir.kernel import Operand
 from diptych.kernels.base import emit_kernel
-from diptych.kernels.recurrent import GATES, choose_units, make_recurrent
+from diptych.kernels.recurrent import make_recurrent
+from diptych.kernels.recurrent_units import GATES, choose_units
 from diptych.ops import OPS, Builder
 from diptych.options import Options
 from diptych.schedule.views import contiguous

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diptych.errors import FormatError
 from diptych.frontends.mxnet.convert import CONVERTERS, Call, convert_node, converts
-from diptych.frontends.mxnet.convert_shape import cut
+from diptych.frontends.mxnet.convert_slice import cut
 from diptych.frontends.mxnet.symbol_schema import output_count
 
 if TYPE_CHECKING:

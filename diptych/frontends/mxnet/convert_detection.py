@@ -9,7 +9,7 @@ import numpy as np
 
 from diptych.frontends.mxnet.convert import Call, converts
 from diptych.frontends.mxnet.convert_nn import spatial
-from diptych.frontends.mxnet.convert_shape import cut
+from diptych.frontends.mxnet.convert_slice import cut
 from diptych.ops import detection  # noqa: F401  (registers the operators emitted here)
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from diptych.errors import FormatError
 from diptych.frontends.mxnet.attributes import parse_value
 from diptych.frontends.mxnet.convert import Call, converts
 from diptych.frontends.mxnet.convert_elementwise import is_float, promoted
-from diptych.frontends.mxnet.convert_shape import cut
+from diptych.frontends.mxnet.convert_slice import cut
 
 if TYPE_CHECKING:
     from diptych.frontends.mxnet.convert import Result

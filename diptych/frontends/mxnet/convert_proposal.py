@@ -9,7 +9,7 @@ import numpy as np
 
 from diptych.errors import FormatError
 from diptych.frontends.mxnet.convert import Call, converts
-from diptych.frontends.mxnet.convert_shape import cut
+from diptych.frontends.mxnet.convert_slice import cut
 
 if TYPE_CHECKING:
     from diptych.frontends.mxnet.convert import Result

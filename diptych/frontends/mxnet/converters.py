@@ -16,6 +16,7 @@ from diptych.frontends.mxnet import (  # noqa: F401
     convert_reduce,
     convert_sequence,
     convert_shape,
+    convert_slice,
     convert_windows,
 )
 

@@ -8,6 +8,7 @@ import numpy as _numpy
 
 from diptych.mxnet.numpy import _internal, linalg, random
 from diptych.mxnet.numpy.call import fallback
+from diptych.mxnet.numpy.creation import *  # noqa: F403
 from diptych.mxnet.numpy.functions import *  # noqa: F403
 from diptych.mxnet.numpy.moving import *  # noqa: F403
 from diptych.mxnet.numpy.multiarray import ndarray

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from diptych.frontends.mxnet.convert import CONVERTERS
-from diptych.mxnet.base import MXNetError, dtype_name
-from diptych.mxnet.context import Context
-from diptych.mxnet.imperative import wrap
-from diptych.mxnet.ndarray.ndarray import NDArray, context_for_new
+from diptych.mxnet.base import MXNetError
+from diptych.mxnet.ndarray.ndarray import NDArray
 from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, is_tensor, operator
+from diptych.mxnet.numpy.creation import array
 from diptych.mxnet.numpy.multiarray import binary, ndarray
 
 _FLOAT_UNARY = ["exp", "expm1", "log", "log10", "log2", "log1p", "sqrt", "cbrt", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "degrees", "radians", "reciprocal"]
@@ -83,92 +82,6 @@ for _name, _op in _UNARY.items():
     globals()[_name] = _unary(_name, _op, False)
 for _name, _op in _BINARY.items():
     globals()[_name] = _binary(_name, _op)
-
-
-# -- creation -----------------------------------------------------------------------------------------------------------
-def _new(data: Any, ctx: Any = None) -> Any:
-    made = as_ndarray(wrap(np.array(data, order="C")))
-    made._ctx = context_for_new(ctx)
-    return made
-
-
-def _kind(dtype: Any) -> Any:
-    return np.dtype(dtype_name("float32" if dtype is None else dtype))
-
-
-def array(object: Any, dtype: Any = None, ctx: Context | None = None) -> Any:
-    """An array with these values, of float32 unless they have a type of their own."""
-    if isinstance(object, NDArray):
-        return _new(object._data.astype(_kind(dtype) if dtype is not None else object._data.dtype), ctx)
-    if isinstance(object, (list, tuple)):
-        object = [x.asnumpy() if isinstance(x, NDArray) else x for x in object]
-    found = np.asarray(object)
-    if dtype is None:
-        dtype = found.dtype if isinstance(object, np.ndarray) and found.dtype != np.float64 else np.float32
-    return _new(found.astype(_kind(dtype)), ctx)
-
-
-def _rows(order: str) -> None:
-    if order != "C":
-        raise NotImplementedError(f"order {order!r} is not supported, only 'C' is")
-
-
-def zeros(shape: Any, dtype: Any = None, order: str = "C", ctx: Context | None = None) -> Any:
-    """Zeros."""
-    _rows(order)
-    return _new(np.zeros(shape, _kind(dtype)), ctx)
-
-
-def ones(shape: Any, dtype: Any = None, order: str = "C", ctx: Context | None = None) -> Any:
-    """Ones."""
-    _rows(order)
-    return _new(np.ones(shape, _kind(dtype)), ctx)
-
-
-empty = zeros
-
-
-def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", ctx: Context | None = None, out: Any = None) -> Any:
-    """One value everywhere."""
-    _rows(order)
-    value = fill_value._data if isinstance(fill_value, NDArray) else fill_value
-    return _new(np.full(shape, value, _kind(dtype)), ctx)
-
-
-def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, ctx: Context | None = None) -> Any:
-    """Evenly spaced values."""
-    first, last = (0, start) if stop is None else (start, stop)
-    return _new(np.arange(first, last, step).astype(_kind(dtype)), ctx)
-
-
-def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None,
-             axis: int = 0, ctx: Context | None = None) -> Any:  # fmt: skip
-    """`num` evenly spaced values from start to stop."""
-    values, step = np.linspace(start, stop, num, endpoint=bool(endpoint), retstep=True)
-    made = _new(values.astype(_kind(dtype)), ctx)
-    return (made, step) if retstep else made
-
-
-def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = np.float32, **kwargs: Any) -> Any:
-    """Ones on the k-th diagonal."""
-    if N < 0 or (M is not None and M < 0):
-        raise MXNetError(f"np.eye: the extents {N} and {M} must not be negative")
-    return _new(np.eye(N, M, k, _kind(dtype)), kwargs.get("ctx"))
-
-
-def zeros_like(a: Any, dtype: Any = None, **kwargs: Any) -> Any:
-    """Zeros in the shape of an array."""
-    return _new(np.zeros(a.shape, a._data.dtype if dtype is None else _kind(dtype)), a._ctx)
-
-
-def ones_like(a: Any, dtype: Any = None, **kwargs: Any) -> Any:
-    """Ones in the shape of an array."""
-    return _new(np.ones(a.shape, a._data.dtype if dtype is None else _kind(dtype)), a._ctx)
-
-
-def full_like(a: Any, fill_value: Any, dtype: Any = None, **kwargs: Any) -> Any:
-    """One value in the shape of an array."""
-    return _new(np.full(a.shape, fill_value, a._data.dtype if dtype is None else _kind(dtype)), a._ctx)
 
 
 # -- reductions ---------------------------------------------------------------------------------------------------------
@@ -430,6 +343,6 @@ def broadcast_like(a: Any, other: Any) -> Any:
 
 
 __all__ = [n for n in globals() if not n.startswith("_") and n not in (
-    "annotations", "all_", "Any", "np", "CONVERTERS", "dtype_name", "Context", "wrap", "NDArray", "context_for_new", "as_ndarray",
+    "annotations", "all_", "Any", "np", "CONVERTERS", "NDArray", "array", "as_ndarray",
     "fallback", "floating", "operator", "binary", "ndarray")]  # fmt: skip
 _ = ndarray

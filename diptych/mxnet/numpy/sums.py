@@ -8,7 +8,7 @@ import numpy as np
 
 from diptych.mxnet.imperative import wrap
 from diptych.mxnet.ndarray.ndarray import NDArray
-from diptych.mxnet.numpy import functions
+from diptych.mxnet.numpy import creation, functions
 from diptych.mxnet.numpy.call import as_ndarray, fallback, floating, operator, without_gradient
 from diptych.mxnet.tape import state
 
@@ -48,7 +48,7 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     if weights is None:
         mean = functions.mean(a, axis=axis)  # type: ignore[attr-defined]
         count = a.size // max(1, mean.size)
-        return [mean, functions.full_like(mean, count)] if returned else _into(out, mean)
+        return [mean, creation.full_like(mean, count)] if returned else _into(out, mean)
     weights = floating(weights)
     if weights.shape != a.shape:
         if axis is None or not isinstance(axis, int):
@@ -99,7 +99,7 @@ def polyval(p: Any, x: Any) -> Any:
     """The polynomial with coefficients p, highest power first, at x."""
     if not isinstance(p, NDArray) or not isinstance(x, NDArray):
         raise TypeError("type not supported: np.polyval takes two arrays")
-    y = functions.zeros_like(x)
+    y = creation.zeros_like(x)
     for i in range(p.shape[0]):
         y = y * x + p[i]
     return y
@@ -168,7 +168,7 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
 def _window(name: str) -> Any:
     def call(M: int, dtype: Any = None, ctx: Any = None) -> Any:
         values = getattr(np, name)(M) if M > 0 else np.empty(0)
-        return functions.array(values, dtype=np.float32 if dtype is None else dtype, ctx=ctx)
+        return creation.array(values, dtype=np.float32 if dtype is None else dtype, ctx=ctx)
 
     call.__name__ = name
     call.__doc__ = f"numpy.{name}: a window of M values."
@@ -182,7 +182,7 @@ def indices(dimensions: Any, dtype: Any = np.int32, ctx: Any = None) -> Any:
     """The index of every element along each axis."""
     if not isinstance(dimensions, (tuple, list)):
         raise ValueError(f"indices: dimensions are a tuple of ints, not {type(dimensions)}")
-    return functions.array(np.indices(tuple(dimensions)), dtype=dtype, ctx=ctx)
+    return creation.array(np.indices(tuple(dimensions)), dtype=dtype, ctx=ctx)
 
 
 def logspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: float = 10.0, dtype: Any = None, axis: int = 0,
@@ -190,7 +190,7 @@ def logspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: 
     """`num` values from base ** start to base ** stop, evenly spaced in their logarithm."""
     if axis:
         raise NotImplementedError("only axis 0 is there; move the axis before")
-    return functions.array(np.logspace(start, stop, num, bool(endpoint), base), dtype=np.float32 if dtype is None else dtype, ctx=ctx)
+    return creation.array(np.logspace(start, stop, num, bool(endpoint), base), dtype=np.float32 if dtype is None else dtype, ctx=ctx)
 
 
 def unravel_index(indices: Any, shape: Any, order: str = "C") -> Any:
