@@ -57,9 +57,9 @@ def test_winograd_on_every_dth_pixel(shape: Any, outputs: int, dilations: Any, p
 
 
 def test_the_parts_share_their_weights() -> None:
-    one = diptych.compile(network((1, 64, 24, 24), 64, (1, 1), ((1, 1), (1, 1))), threads=1)
+    transformed = 4 * 36 * 64 * 64  # bytes, as F(4, 3) has them
     four = diptych.compile(network((1, 64, 24, 24), 64, (2, 2), ((2, 2), (2, 2))), threads=1)
-    assert four.plan.weights.nbytes == one.plan.weights.nbytes
+    assert four.plan.weights.nbytes < 1.02 * transformed
     assert sum(k.kind == "winograd" for k in four.plan.kernels) == 1
 
 
