@@ -11,7 +11,8 @@ from diptych.kernels.chain import make_chain
 from diptych.kernels.row_ring import Window, ring_rows, row_cuts
 from diptych.ops.base import attributes
 from diptych.ops.blocked import BLOCK
-from diptych.schedule.expand import constant_bias, depthwise_blocks, packed_window
+from diptych.schedule.expand import constant_bias, depthwise_blocks, is_conv, packed_window
+from diptych.schedule.joining import join
 from diptych.schedule.options import conv_key
 
 if TYPE_CHECKING:
@@ -34,26 +35,8 @@ def join_chains(graph: Graph, groups: list[Group], wanted: Callable[[Group, Grou
 
     `wanted` decides on a pair that could be joined. Each refusal has its reason.
     """
-    by_result = {
-        g.results[0]: g for g in groups
-        if g.before is not None and g.anchor is not None and g.anchor.op.name == "blocked_conv"
-    }  # fmt: skip
-    uses = graph.uses()
-    joined: set[int] = set()
-    for group in groups:
-        node = group.anchor
-        before = by_result.get(node.inputs[0]) if node is not None and node.op.name == "blocked_conv" else None
-        if before is None:
-            continue
-        why = _objection(graph, before, group, uses)
-        if not why and not wanted(before, group):
-            why = "estimated or measured to be no faster"
-        if why:
-            group.refused.append(f"not joined with {before.name}: {why}")
-            continue
-        group.before = before
-        joined.add(id(before))
-    return [g for g in groups if id(g) not in joined]
+    return join(graph, groups, lambda g: g.before is not None and is_conv(g), lambda node: node.op.name == "blocked_conv",
+                _objection, wanted, "estimated or measured to be no faster")  # fmt: skip
 
 
 def _objection(graph: Graph, before: Group, group: Group, uses: dict[int, list[Node]]) -> str:

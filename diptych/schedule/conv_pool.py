@@ -9,7 +9,8 @@ import numpy as np
 from diptych.kernels.conv_pool import item_panels, make_conv_pool
 from diptych.kernels.row_ring import Window, row_cuts
 from diptych.ops.base import attributes
-from diptych.schedule.expand import constant_bias, packed_window, reads_alone
+from diptych.schedule.expand import constant_bias, is_conv, packed_window, reads_alone
+from diptych.schedule.joining import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,28 +28,12 @@ def join_pools(graph: Graph, groups: list[Group],
 
     `wanted` has the last word on a pair that could be joined.
     """
-    by_result = {
-        g.results[0]: g for g in groups
-        if g.anchor is not None and g.anchor.op.name == "blocked_conv" and attributes(g.anchor.op)["plain_input"]
-    }  # fmt: skip
-    uses = graph.uses()
-    joined: set[int] = set()
-    for group in groups:
-        node = group.anchor
-        if node is None or node.op.name != "blocked_max_pool":
-            continue
-        before = by_result.get(node.inputs[0])
-        if before is None:
-            continue
-        why = _objection(graph, before, group, uses)
-        if not why and not wanted(before, group):
-            why = "apart they were measured to be faster"
-        if why:
-            group.refused.append(f"not joined with {before.name}: {why}")
-            continue
-        group.before = before
-        joined.add(id(before))
-    return [g for g in groups if id(g) not in joined]
+    return join(graph, groups, _is_stem, lambda node: node.op.name == "blocked_max_pool", _objection, wanted,
+                "apart they were measured to be faster")  # fmt: skip
+
+
+def _is_stem(group: Group) -> bool:
+    return is_conv(group) and group.anchor is not None and bool(attributes(group.anchor.op)["plain_input"])
 
 
 def _objection(graph: Graph, before: Group, group: Group, uses: dict[int, list[Node]]) -> str:

@@ -10,6 +10,7 @@ from diptych.kernels.expand import make_expand, row_parts
 from diptych.kernels.row_ring import Window
 from diptych.ops.base import attributes
 from diptych.ops.blocked import BLOCK
+from diptych.schedule.joining import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from diptych.schedule.context import Context
     from diptych.schedule.groups import Group
 
-__all__ = ["constant_bias", "depthwise_blocks", "join_depthwise", "lower_expand", "packed_window", "reads_alone"]
+__all__ = ["constant_bias", "depthwise_blocks", "is_conv", "join_depthwise", "lower_expand", "packed_window", "reads_alone"]
 
 _FEWEST_COLUMNS = 5  # register tiles do not cross rows here: narrower ones leave the FMA pipelines waiting
 
@@ -29,25 +30,13 @@ def join_depthwise(graph: Graph, groups: list[Group],
 
     `wanted` has the last word on a pair that could be joined.
     """
-    by_result = {g.results[0]: g for g in groups if g.anchor is not None and g.anchor.op.name == "blocked_conv"}
-    uses = graph.uses()
-    joined: set[int] = set()
-    for group in groups:
-        node = group.anchor
-        if node is None or not _is_depthwise(graph, node):
-            continue
-        before = by_result.get(node.inputs[0])
-        if before is None:
-            continue
-        why = _objection(graph, before, group, uses)
-        if not why and not wanted(before, group):
-            why = "apart they were measured to be faster"
-        if why:
-            group.refused.append(f"not joined with {before.name}: {why}")
-            continue
-        group.before = before
-        joined.add(id(before))
-    return [g for g in groups if id(g) not in joined]
+    return join(graph, groups, is_conv, lambda node: _is_depthwise(graph, node), _objection, wanted,
+                "apart they were measured to be faster")  # fmt: skip
+
+
+def is_conv(group: Group) -> bool:
+    """Whether a group is a convolution on blocks, with what is fused into it."""
+    return group.anchor is not None and group.anchor.op.name == "blocked_conv"
 
 
 def _is_depthwise(graph: Graph, node: Node) -> bool:
