@@ -16,7 +16,7 @@ from diptych.codegen.builder import Val
 from diptych.codegen.math import Math
 from diptych.ir.kernel import Expr, Kernel, Operand
 from diptych.kernels.base import emits, evaluate
-from diptych.kernels.nest import expr_cost, items, split_work
+from diptych.kernels.nest import block_rows, expr_cost, split_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,16 +81,8 @@ def make_depthwise(x: Operand, w: Operand, bias: Operand | None, out: Operand, s
 def emit_depthwise(fn: Fn, kernel: Kernel) -> None:
     """Row by row of outputs."""
     p: DepthwiseParams = kernel.params
-    outer = kernel.operands[-1].shape[:3]
-    with items(fn, outer, p.dim, p.block) as (lead, _, lo, hi):
-        index: list[tuple[Index, Index]] = [(i, fn.iadd(i, 1)) for i in lead]
-        index += [(lo, hi), *((0, outer[d]) for d in range(p.dim + 1, 3))]
-        with (
-            fn.loop(*index[0], name="n") as n,
-            fn.loop(*index[1], name="block") as b,
-            fn.loop(*index[2], name="row") as row,
-        ):
-            _Rows(fn, kernel, n, b, row).emit()
+    with block_rows(fn, kernel.operands[-1].shape[:3], p.dim, p.block) as (n, b, row):
+        _Rows(fn, kernel, n, b, row).emit()
 
 
 class _Rows:

@@ -181,7 +181,6 @@ class _Expand(DepthwiseEmitter):
         fn, p = self.fn, self.p
         n, blocks, out_rows = self.out.shape[:3]
         chunk = -(-out_rows // p.parts)
-        (lo, _), s, k = p.two.pads[0], p.two.strides[0], p.two.kernel[0]
         self.clear(fn.const(0, "f32", p.lanes), p.panels)
         with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
             image, group, part = fn.unravel(item, (n, blocks // p.panels, p.parts))
@@ -191,12 +190,7 @@ class _Expand(DepthwiseEmitter):
                 with fn.loop(0, p.panels * PANEL, p.lanes, name="zero") as i:
                     fn.store(fn.const(0, "f32", p.lanes), fn.at(self.totals, i))
             with fn.loop(begin, fn.imin(fn.iadd(begin, chunk), out_rows), name="row") as row:
-                top = fn.isub(fn.imul(row, s), lo)
-                stop = fn.imin(fn.iadd(top, k), p.rows)
-                fresh = fn.b.icmp_signed("==", row, begin)
-                start = fn.b.select(fresh, fn.index(0), fn.imin(fn.iadd(top, k - s), p.rows))
-                with fn.loop(fn.imax(fn.imax(start, top), 0), stop, name="made") as made:
-                    self.produce(image, block, made)
+                top = self.ready(image, block, row, begin)
                 for q in range(p.panels):
                     out = fn.at(self.pointers[5], fn.dot([image, fn.iadd(block, q), row], self.out.strides[:3]))
                     totals = fn.at(self.totals, q * PANEL) if p.sums else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diptych.targets.base import Target
 
 __all__ = [
-    "collapse", "expr_cost", "items", "loops", "merged", "register_dtype", "spans", "split_work", "vector_lanes",
+    "block_rows", "collapse", "expr_cost", "items", "loops", "merged", "register_dtype", "spans", "split_work", "vector_lanes",
 ]  # fmt: skip
 
 Strides = tuple[int, ...]
@@ -101,6 +101,20 @@ def items(fn: Fn, shape: Sequence[int], dim: int, block: int) -> Iterator[tuple[
         lo: Index = 0 if blocks == 1 else fn.imul(at, block)
         hi: Index = extent if blocks == 1 else fn.imin(fn.iadd(lo, block), extent)
         yield lead, at, lo, hi
+
+
+@contextmanager
+def block_rows(fn: Fn, shape: Sequence[int], dim: int, block: int) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
+    """The rows (image, block of channels, row) of this thread, of a space of these three axes cut by `split_work`."""
+    with items(fn, shape, dim, block) as (lead, _, lo, hi):
+        index: list[tuple[Index, Index]] = [(i, fn.iadd(i, 1)) for i in lead]
+        index += [(lo, hi), *((0, shape[d]) for d in range(dim + 1, 3))]
+        with (
+            fn.loop(*index[0], name="n") as n,
+            fn.loop(*index[1], name="block") as b,
+            fn.loop(*index[2], name="row") as row,
+        ):
+            yield n, b, row
 
 
 @contextmanager

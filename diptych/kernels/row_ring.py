@@ -151,6 +151,19 @@ class RingEmitter:
         flat = fn.iadd(fn.imul(slot, self.row), fn.imul(plane, p.ring * self.row))
         return fn.at(fn.args["scratch"], flat)
 
+    def ready(self, image: ir.Value, block: ir.Value, row: ir.Value, begin: ir.Value) -> ir.Value:
+        """Make the rows of the image between that row `row` of outputs is the first to need, where `begin` was the first row
+        of all; returns the first one of its window."""
+        fn, p = self.fn, self.p
+        (lo, _), s, k = p.two.pads[0], p.two.strides[0], p.two.kernel[0]
+        top = fn.isub(fn.imul(row, s), lo)
+        stop = fn.imin(fn.iadd(top, k), p.rows)
+        fresh = fn.b.icmp_signed("==", row, begin)
+        start = fn.b.select(fresh, fn.index(0), fn.imin(fn.iadd(top, k - s), p.rows))
+        with fn.loop(fn.imax(fn.imax(start, top), 0), stop, name="made") as made:
+            self.produce(image, block, made)
+        return top
+
     # -- the first convolution ------------------------------------------------------------------------------------
     def produce(self, image: ir.Value, block: ir.Value, row: ir.Value, plane: Index = 0) -> None:
         """One row of the image between, of the blocks of channels from `block` on, into planes of the ring from `plane` on."""
