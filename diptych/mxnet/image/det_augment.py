@@ -30,7 +30,7 @@ from diptych.mxnet.image.image import copyMakeBorder, fixed_crop
 from diptych.mxnet.imperative import wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from diptych.ir import Array
     from diptych.mxnet.ndarray.ndarray import NDArray
@@ -154,11 +154,7 @@ class DetRandomCropAug(DetAugmenter):
         if not self.enabled or height <= 0 or width <= 0:
             return None
         least, most = (part * height * width for part in self.area_range)
-        for _ in range(self.max_attempts):
-            ratio = random.uniform(*self.aspect_ratio_range)
-            if ratio <= 0:
-                continue
-            h, highest = round(sqrt(least / ratio)), round(sqrt(most / ratio))
+        for ratio, h, highest in _sizes(self.max_attempts, self.aspect_ratio_range, least, most):
             if round(highest * ratio) > width:
                 highest = int((width + 0.4999999) / ratio)
             highest = min(highest, height)
@@ -205,6 +201,14 @@ class DetRandomCropAug(DetAugmenter):
         return out[kept] if kept.any() else None
 
 
+def _sizes(attempts: int, ratios: tuple[float, float], least: float, most: float) -> Iterator[tuple[float, int, int]]:
+    """(ratio of width to height, heights of the least and of the largest area), drawn anew for each attempt."""
+    for _ in range(attempts):
+        ratio = random.uniform(*ratios)
+        if ratio > 0:
+            yield ratio, round(sqrt(least / ratio)), round(sqrt(most / ratio))
+
+
 def _valid(name: str, area: bool, area_range: Any, ratio_range: Any) -> bool:
     """Whether the ranges make sense; a warning, and no augmentation, when they do not."""
     if not area:
@@ -247,11 +251,7 @@ class DetRandomPadAug(DetAugmenter):
         if not self.enabled or height <= 0 or width <= 0:
             return None
         least, most = (part * height * width for part in self.area_range)
-        for _ in range(self.max_attempts):
-            ratio = random.uniform(*self.aspect_ratio_range)
-            if ratio <= 0:
-                continue
-            h, highest = round(sqrt(least / ratio)), round(sqrt(most / ratio))
+        for ratio, h, highest in _sizes(self.max_attempts, self.aspect_ratio_range, least, most):
             if round(h * ratio) < width:
                 h = int((width + 0.499999) / ratio)
             h = max(h, height)
