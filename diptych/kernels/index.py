@@ -12,7 +12,7 @@ from diptych.ir.kernel import Kernel, Operand
 from diptych.ir.types import itemsize
 from diptych.kernels.access import load_lanes, store_lanes
 from diptych.kernels.base import emits
-from diptych.kernels.nest import items, loops, merged, register_dtype, spans, split_work
+from diptych.kernels.nest import lines, loops, merged, register_dtype, spans, split_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,29 +184,23 @@ def emit_gather(fn: Fn, kernel: Kernel) -> None:
     data, indices, out = kernel.operands
     shape, last = out.shape, len(out.shape) - 1
     rows = indices.strides[last] == 0
-    with items(fn, shape, p.dim, p.block) as (lead, _, lo, hi):
-        base: list[Index] = [fn.dot(lead, o.strides[: p.dim]) for o in kernel.operands]
-        middle: list[tuple[Index, Index]] = []
-        if p.dim < last:
-            middle = [(lo, hi), *((0, shape[d]) for d in range(p.dim + 1, last))]
-            lo, hi = 0, shape[last]
-        with loops(fn, middle, [o.strides[p.dim : last] for o in kernel.operands], base) as at:
-            row = fn.at(fn.args["p0"], at[0], data.dtype)
-            if rows:
-                start = _position(fn, fn.args["p1"], at[1], indices.dtype, p.coordinates, p.wrap)
-                row = fn.at(row, start, data.dtype)
+    with lines(fn, shape, p.dim, p.block, [o.strides for o in kernel.operands]) as (at, lo, hi):
+        row = fn.at(fn.args["p0"], at[0], data.dtype)
+        if rows:
+            start = _position(fn, fn.args["p1"], at[1], indices.dtype, p.coordinates, p.wrap)
+            row = fn.at(row, start, data.dtype)
 
-            def copy(i: Index, lanes: int, count: int) -> None:
-                source = row
-                if not rows:
-                    where = fn.iadd(at[1], fn.imul(i, indices.strides[last]))
-                    step = _position(fn, fn.args["p1"], where, indices.dtype, p.coordinates, p.wrap)
-                    source = fn.at(row, step, data.dtype)
-                v = load_lanes(fn, source, fn.imul(i, data.strides[last]), data.strides[last], data.dtype, lanes, count)
-                store_lanes(fn, v, fn.args["p2"], fn.iadd(at[2], fn.imul(i, out.strides[last])), out.strides[last], count)
+        def copy(i: Index, lanes: int, count: int) -> None:
+            source = row
+            if not rows:
+                where = fn.iadd(at[1], fn.imul(i, indices.strides[last]))
+                step = _position(fn, fn.args["p1"], where, indices.dtype, p.coordinates, p.wrap)
+                source = fn.at(row, step, data.dtype)
+            v = load_lanes(fn, source, fn.imul(i, data.strides[last]), data.strides[last], data.dtype, lanes, count)
+            store_lanes(fn, v, fn.args["p2"], fn.iadd(at[2], fn.imul(i, out.strides[last])), out.strides[last], count)
 
-            lanes = p.lanes if rows else 1
-            spans(fn, lo, hi, lanes, 4 * lanes if shape[last] >= 8 * lanes and rows else lanes, shape[last] % lanes, copy)
+        lanes = p.lanes if rows else 1
+        spans(fn, lo, hi, lanes, 4 * lanes if shape[last] >= 8 * lanes and rows else lanes, shape[last] % lanes, copy)
 
 
 def _copy(fn: Fn, pointer: ir.Value | None, operand: Operand, into: tuple[ir.Value, int, tuple[int, ...]],

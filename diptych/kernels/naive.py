@@ -12,7 +12,7 @@ from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel, Operand
 from diptych.kernels.access import load_lanes, store_lanes
 from diptych.kernels.base import emits
-from diptych.kernels.nest import items, loops, register_dtype, spans, split_work, vector_lanes
+from diptych.kernels.nest import advance, items, lines, loops, register_dtype, spans, split_work, vector_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +113,7 @@ def emit_naive_matmul(fn: Fn, kernel: Kernel) -> None:
     last = len(rows) - 1
 
     def block(at: list[Index], row: Index, count: int) -> None:
-        where = [fn.iadd(o, fn.imul(row, s)) for o, s in zip(at, (a.strides[last], 0, out.strides[last]), strict=True)]
+        where = advance(fn, at, row, (a.strides[last], 0, out.strides[last]))
 
         def columns(j: Index, lanes: int, kept: int) -> None:
             sums = _Sums(fn, out.dtype, count, lanes)
@@ -130,18 +130,12 @@ def emit_naive_matmul(fn: Fn, kernel: Kernel) -> None:
         n = out.shape[-1]
         spans(fn, 0, n, p.lanes, 2 * p.lanes, n % p.lanes, columns)
 
-    with items(fn, rows, p.dim, p.block) as (lead, _, lo, hi):
-        base: list[Index] = [fn.dot(lead, o.strides[: p.dim]) for o in operands]
-        middle: list[tuple[Index, Index]] = []
-        if p.dim < last:
-            middle = [(lo, hi), *((0, rows[d]) for d in range(p.dim + 1, last))]
-            lo, hi = 0, rows[last]
-        with loops(fn, middle, [o.strides[p.dim : last] for o in operands], base) as at:
-            whole = fn.iadd(lo, fn.imul(fn.idiv(fn.isub(hi, lo), _TILE), _TILE))
-            with fn.loop(lo, whole, _TILE, name="row") as row:
-                block(at, row, _TILE)
-            with fn.loop(whole, hi, name="row") as row:
-                block(at, row, 1)
+    with lines(fn, rows, p.dim, p.block, [o.strides for o in operands]) as (at, lo, hi):
+        whole = fn.iadd(lo, fn.imul(fn.idiv(fn.isub(hi, lo), _TILE), _TILE))
+        with fn.loop(lo, whole, _TILE, name="row") as row:
+            block(at, row, _TILE)
+        with fn.loop(whole, hi, name="row") as row:
+            block(at, row, 1)
 
 
 @emits("naive_conv")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from diptych.targets.base import Target
 
 __all__ = [
-    "block_rows", "collapse", "expr_cost", "items", "loops", "merged", "register_dtype", "spans", "split_work", "vector_lanes",
+    "advance", "block_rows", "collapse", "expr_cost", "items", "lines", "loops", "merged", "register_dtype", "spans", "split_work",
+    "vector_lanes",
 ]  # fmt: skip
 
 Strides = tuple[int, ...]
@@ -127,6 +128,26 @@ def loops(fn: Fn, extents: Sequence[tuple[Index, Index]], strides: Sequence[Sequ
             i = stack.enter_context(fn.loop(lo, hi, name=f"d{d}"))
             now = [fn.iadd(o, fn.imul(i, s[d])) for o, s in zip(now, strides, strict=True)]
         yield now
+
+
+@contextmanager
+def lines(fn: Fn, shape: Sequence[int], dim: int, block: int,
+          strides: Sequence[Sequence[int]]) -> Iterator[tuple[list[Index], Index, Index]]:  # fmt: skip
+    """The lines along the last axis of the work items of a space cut by `split_work`: (each operand's offset, lo, hi)."""
+    last = len(shape) - 1
+    with items(fn, shape, dim, block) as (lead, _, lo, hi):
+        base: list[Index] = [fn.dot(lead, s[:dim]) for s in strides]
+        middle: list[tuple[Index, Index]] = []
+        if dim < last:
+            middle = [(lo, hi), *((0, shape[d]) for d in range(dim + 1, last))]
+            lo, hi = 0, shape[last]
+        with loops(fn, middle, [s[dim:last] for s in strides], base) as at:
+            yield at, lo, hi
+
+
+def advance(fn: Fn, at: Sequence[Index], i: Index, strides: Sequence[int]) -> list[Index]:
+    """The offset of every operand `i` elements further along an axis; `strides` holds one stride per operand."""
+    return [fn.iadd(a, fn.imul(i, s)) for a, s in zip(at, strides, strict=True)]
 
 
 def spans(fn: Fn, lo: Index, hi: Index, lanes: int, wide: int, rest: int,

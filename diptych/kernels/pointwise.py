@@ -11,7 +11,7 @@ from diptych.ir.kernel import Expr, Kernel, Operand
 from diptych.ir.types import itemsize
 from diptych.kernels.access import load_lanes, store_lanes, transpose_lanes
 from diptych.kernels.base import emits, evaluate
-from diptych.kernels.nest import collapse, expr_cost, items, loops, spans, split_work, vector_lanes
+from diptych.kernels.nest import advance, collapse, expr_cost, lines, spans, split_work, vector_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,19 +106,13 @@ def emit_pointwise(fn: Fn, kernel: Kernel) -> None:
     if p.tiled:
         _emit_tiled(fn, kernel)
         return
-    with items(fn, shape, p.dim, p.block) as (lead, _, lo, hi):
-        base: list[Index] = [fn.dot(lead, o.strides[: p.dim]) for o in operands]
-        middle: list[tuple[Index, Index]] = []
-        if p.dim < last:
-            middle = [(lo, hi), *((0, shape[d]) for d in range(p.dim + 1, last))]
-            lo, hi = 0, shape[last]
-        with loops(fn, middle, [o.strides[p.dim : last] for o in operands], base) as at:
+    with lines(fn, shape, p.dim, p.block, [o.strides for o in operands]) as (at, lo, hi):
 
-            def body(i: Index, lanes: int, count: int) -> None:
-                where = [fn.iadd(a, fn.imul(i, o.strides[last])) for a, o in zip(at, operands, strict=True)]
-                _element(fn, kernel, where, last, lanes, count)
+        def body(i: Index, lanes: int, count: int) -> None:
+            where = advance(fn, at, i, [o.strides[last] for o in operands])
+            _element(fn, kernel, where, last, lanes, count)
 
-            spans(fn, lo, hi, p.lanes, p.wide, shape[last] % p.lanes, body)
+        spans(fn, lo, hi, p.lanes, p.wide, shape[last] % p.lanes, body)
 
 
 def _element(fn: Fn, kernel: Kernel, where: Sequence[Index], axis: int, lanes: int, count: int) -> None:
@@ -150,44 +144,38 @@ def _emit_tiled(fn: Fn, kernel: Kernel) -> None:
     rows_dim = last - 1
     n_in = len(operands) - kernel.outputs
     cols_full = shape[last] // n * n
-    with items(fn, shape[:-1], p.dim, p.block) as (lead, _, lo, hi):
-        base: list[Index] = [fn.dot(lead, o.strides[: p.dim]) for o in operands]
-        middle: list[tuple[Index, Index]] = []
-        if p.dim < rows_dim:
-            middle = [(lo, hi), *((0, shape[d]) for d in range(p.dim + 1, rows_dim))]
-            lo, hi = 0, shape[rows_dim]
-        with loops(fn, middle, [o.strides[p.dim : rows_dim] for o in operands], base) as at:
-            rows_stop = fn.iadd(lo, fn.imul(fn.idiv(fn.isub(hi, lo), n), n))
+    with lines(fn, shape[:-1], p.dim, p.block, [o.strides for o in operands]) as (at, lo, hi):
+        rows_stop = fn.iadd(lo, fn.imul(fn.idiv(fn.isub(hi, lo), n), n))
 
-            def tile(row: Index, col: Index) -> None:
-                corner = [fn.iadd(a, fn.dot([row, col], o.strides[rows_dim:])) for a, o in zip(at, operands, strict=True)]
-                loaded: list[list[Val]] = []
-                for j, o in enumerate(operands[:n_in]):
-                    sr, sc = o.strides[rows_dim:]
-                    pointer = fn.args[f"p{j}"]
-                    if sr == 1 and sc not in (0, 1):
-                        columns = [load_lanes(fn, pointer, fn.iadd(corner[j], c * sc), 1, o.dtype, n) for c in range(n)]
-                        loaded.append(transpose_lanes(fn, columns))
-                    else:
-                        loaded.append(
-                            [load_lanes(fn, pointer, fn.iadd(corner[j], r * sr), sc, o.dtype, n) for r in range(n)]
-                        )
-                for r in range(n):
-                    where = [fn.iadd(c, r * o.strides[rows_dim]) for c, o in zip(corner, operands, strict=True)]
-                    results = evaluate(Math(fn), p.expr, [v[r] for v in loaded])
-                    _write(fn, kernel, results, where, last, n, n)
+        def tile(row: Index, col: Index) -> None:
+            corner = [fn.iadd(a, fn.dot([row, col], o.strides[rows_dim:])) for a, o in zip(at, operands, strict=True)]
+            loaded: list[list[Val]] = []
+            for j, o in enumerate(operands[:n_in]):
+                sr, sc = o.strides[rows_dim:]
+                pointer = fn.args[f"p{j}"]
+                if sr == 1 and sc not in (0, 1):
+                    columns = [load_lanes(fn, pointer, fn.iadd(corner[j], c * sc), 1, o.dtype, n) for c in range(n)]
+                    loaded.append(transpose_lanes(fn, columns))
+                else:
+                    loaded.append(
+                        [load_lanes(fn, pointer, fn.iadd(corner[j], r * sr), sc, o.dtype, n) for r in range(n)]
+                    )
+            for r in range(n):
+                where = [fn.iadd(c, r * o.strides[rows_dim]) for c, o in zip(corner, operands, strict=True)]
+                results = evaluate(Math(fn), p.expr, [v[r] for v in loaded])
+                _write(fn, kernel, results, where, last, n, n)
 
-            def single(row: Index, col: Index) -> None:
-                where = [fn.iadd(a, fn.dot([row, col], o.strides[rows_dim:])) for a, o in zip(at, operands, strict=True)]
-                _element(fn, kernel, where, last, 1, 1)
+        def single(row: Index, col: Index) -> None:
+            where = [fn.iadd(a, fn.dot([row, col], o.strides[rows_dim:])) for a, o in zip(at, operands, strict=True)]
+            _element(fn, kernel, where, last, 1, 1)
 
-            # Strips of two vectors of rows: whole cache lines of the transposed inputs are used while they are in L1.
-            with fn.loop(lo, rows_stop, 2 * n, name="strip") as strip:
-                strip_end = fn.imin(fn.iadd(strip, 2 * n), rows_stop)
-                with fn.loop(0, cols_full, n, name="col") as col, fn.loop(strip, strip_end, n, name="row") as row:
-                    tile(row, col)
-            if shape[last] > cols_full:
-                with fn.loop(lo, rows_stop, name="row") as row, fn.loop(cols_full, shape[last], name="col") as col:
-                    single(row, col)
-            with fn.loop(0, shape[last], name="col") as col, fn.loop(rows_stop, hi, name="row") as row:
+        # Strips of two vectors of rows: whole cache lines of the transposed inputs are used while they are in L1.
+        with fn.loop(lo, rows_stop, 2 * n, name="strip") as strip:
+            strip_end = fn.imin(fn.iadd(strip, 2 * n), rows_stop)
+            with fn.loop(0, cols_full, n, name="col") as col, fn.loop(strip, strip_end, n, name="row") as row:
+                tile(row, col)
+        if shape[last] > cols_full:
+            with fn.loop(lo, rows_stop, name="row") as row, fn.loop(cols_full, shape[last], name="col") as col:
                 single(row, col)
+        with fn.loop(0, shape[last], name="col") as col, fn.loop(rows_stop, hi, name="row") as row:
+            single(row, col)

@@ -12,7 +12,7 @@ from diptych.ir.types import TensorType, itemsize
 from diptych.kernels.access import load_lanes, store_lanes
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.fold import Accumulator, Dims, fold
-from diptych.kernels.nest import collapse, expr_cost, items, loops, register_dtype, spans, split_work, vector_lanes
+from diptych.kernels.nest import advance, collapse, expr_cost, lines, register_dtype, spans, split_work, vector_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,31 +98,25 @@ def emit_reduce(fn: Fn, kernel: Kernel) -> None:
     operands = kernel.operands
     shape = operands[0].shape[: p.kept]
     last = p.kept - 1
-    with items(fn, shape, p.dim, p.block) as (lead, _, lo, hi):
-        base: list[Index] = [fn.dot(lead, o.strides[: p.dim]) for o in operands]
-        middle: list[tuple[Index, Index]] = []
-        if p.dim < last:
-            middle = [(lo, hi), *((0, shape[d]) for d in range(p.dim + 1, last))]
-            lo, hi = 0, shape[last]
-        with loops(fn, middle, [o.strides[p.dim : last] for o in operands], base) as at:
+    with lines(fn, shape, p.dim, p.block, [o.strides for o in operands]) as (at, lo, hi):
 
-            def body(i: Index, lanes: int, count: int) -> None:
-                where = [fn.iadd(a, fn.imul(i, o.strides[last])) for a, o in zip(at, operands, strict=True)]
-                values = _fold(fn, kernel, where, lanes, count)
-                n_in = len(operands) - kernel.outputs
-                for j in range(p.inputs, n_in):
-                    o = operands[j]
-                    values.append(load_lanes(fn, fn.args[f"p{j}"], where[j], o.strides[last], o.dtype, lanes, count))
-                for j, v in enumerate(evaluate(Math(fn), p.epilogue, values), n_in):
-                    o = operands[j]
-                    assert v.dtype == o.dtype, f"result {j - n_in} is {v.dtype}, the operand {o.dtype}"
-                    store_lanes(fn, fn.splat(v, lanes), fn.args[f"p{j}"], where[j], o.strides[last], count)
+        def body(i: Index, lanes: int, count: int) -> None:
+            where = advance(fn, at, i, [o.strides[last] for o in operands])
+            values = _fold(fn, kernel, where, lanes, count)
+            n_in = len(operands) - kernel.outputs
+            for j in range(p.inputs, n_in):
+                o = operands[j]
+                values.append(load_lanes(fn, fn.args[f"p{j}"], where[j], o.strides[last], o.dtype, lanes, count))
+            for j, v in enumerate(evaluate(Math(fn), p.epilogue, values), n_in):
+                o = operands[j]
+                assert v.dtype == o.dtype, f"result {j - n_in} is {v.dtype}, the operand {o.dtype}"
+                store_lanes(fn, fn.splat(v, lanes), fn.args[f"p{j}"], where[j], o.strides[last], count)
 
-            if p.along_reduced:
-                with fn.loop(lo, hi, name="row") as i:
-                    body(i, 1, 1)
-            else:
-                spans(fn, lo, hi, p.lanes, p.wide, shape[last] % p.lanes, body)
+        if p.along_reduced:
+            with fn.loop(lo, hi, name="row") as i:
+                body(i, 1, 1)
+        else:
+            spans(fn, lo, hi, p.lanes, p.wide, shape[last] % p.lanes, body)
 
 
 def _fold(fn: Fn, kernel: Kernel, where: Sequence[Index], lanes: int, count: int) -> list[Val]:

@@ -12,7 +12,7 @@ from diptych.ir.types import itemsize
 from diptych.kernels.access import load_lanes, store_lanes
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.fold import Accumulator, Dims, fold, sweep
-from diptych.kernels.nest import collapse, expr_cost, items, loops, register_dtype, spans, split_work, vector_lanes
+from diptych.kernels.nest import advance, collapse, expr_cost, lines, register_dtype, spans, split_work, vector_lanes
 from diptych.kernels.reduce import expr_dtypes
 
 if TYPE_CHECKING:
@@ -287,23 +287,17 @@ def _emit(fn: Fn, kernel: Kernel, algorithm: Callable[[_Row], None]) -> None:
     operands = kernel.operands
     shape = operands[0].shape[: p.kept]
     last = p.kept - 1
-    with items(fn, shape, p.dim, p.block) as (lead, _, lo, hi):
-        base: list[Index] = [fn.dot(lead, o.strides[: p.dim]) for o in operands]
-        middle: list[tuple[Index, Index]] = []
-        if p.dim < last:
-            middle = [(lo, hi), *((0, shape[d]) for d in range(p.dim + 1, last))]
-            lo, hi = 0, shape[last]
-        with loops(fn, middle, [o.strides[p.dim : last] for o in operands], base) as at:
+    with lines(fn, shape, p.dim, p.block, [o.strides for o in operands]) as (at, lo, hi):
 
-            def body(i: Index, lanes: int, count: int) -> None:
-                where = [fn.iadd(a, fn.imul(i, o.strides[last])) for a, o in zip(at, operands, strict=True)]
-                algorithm(_Row(fn, kernel, list(where), lanes, count))
+        def body(i: Index, lanes: int, count: int) -> None:
+            where = advance(fn, at, i, [o.strides[last] for o in operands])
+            algorithm(_Row(fn, kernel, list(where), lanes, count))
 
-            if p.along:
-                with fn.loop(lo, hi, name="row") as i:
-                    body(i, 1, 1)
-            else:
-                spans(fn, lo, hi, p.lanes, p.lanes, shape[last] % p.lanes, body)
+        if p.along:
+            with fn.loop(lo, hi, name="row") as i:
+                body(i, 1, 1)
+        else:
+            spans(fn, lo, hi, p.lanes, p.lanes, shape[last] % p.lanes, body)
 
 
 @emits("softmax")

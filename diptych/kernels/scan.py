@@ -13,7 +13,7 @@ from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel, Operand
 from diptych.kernels.access import halves, load_lanes, store_lanes
 from diptych.kernels.base import emits
-from diptych.kernels.nest import collapse, items, loops, register_dtype, spans, split_work, vector_lanes
+from diptych.kernels.nest import advance, collapse, lines, register_dtype, spans, split_work, vector_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,19 +77,13 @@ def _rows(fn: Fn, kernel: Kernel, row: Callable[[list[Index], int, int], None]) 
     operands = kernel.operands
     shape = operands[0].shape[:-1]
     last = len(shape) - 1
-    with items(fn, shape, p.dim, p.block) as (lead, _, lo, hi):
-        base: list[Index] = [fn.dot(lead, o.strides[: p.dim]) for o in operands]
-        middle: list[tuple[Index, Index]] = []
-        if p.dim < last:
-            middle = [(lo, hi), *((0, shape[d]) for d in range(p.dim + 1, last))]
-            lo, hi = 0, shape[last]
-        with loops(fn, middle, [o.strides[p.dim : last] for o in operands], base) as at:
+    with lines(fn, shape, p.dim, p.block, [o.strides for o in operands]) as (at, lo, hi):
 
-            def body(i: Index, lanes: int, count: int) -> None:
-                row([fn.iadd(a, fn.imul(i, o.strides[last])) for a, o in zip(at, operands, strict=True)], lanes, count)
+        def body(i: Index, lanes: int, count: int) -> None:
+            row(advance(fn, at, i, [o.strides[last] for o in operands]), lanes, count)
 
-            lanes = 1 if p.along else p.lanes
-            spans(fn, lo, hi, lanes, lanes, shape[last] % lanes, body)
+        lanes = 1 if p.along else p.lanes
+        spans(fn, lo, hi, lanes, lanes, shape[last] % lanes, body)
 
 
 def _emit_scan(fn: Fn, kernel: Kernel) -> None:

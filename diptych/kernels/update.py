@@ -11,7 +11,7 @@ from diptych.ir.kernel import Kernel, Operand
 from diptych.ir.types import itemsize
 from diptych.kernels.access import load_lanes, store_lanes
 from diptych.kernels.base import emits
-from diptych.kernels.nest import items, loops, merged, spans, split_work
+from diptych.kernels.nest import advance, lines, merged, spans, split_work
 
 if TYPE_CHECKING:
     from diptych.codegen.builder import Fn, Index
@@ -58,17 +58,11 @@ def emit_update_at(fn: Fn, kernel: Kernel) -> None:
     asked = Math(fn).cast(fn.load(fn.args["p1"], start.dtype), "i64").ir
     moved = fn.imul(fn.imax(fn.imin(asked, p.last), 0), p.stride)
     target = fn.at(fn.args["p2"], moved, out.dtype)
-    with items(fn, shape, p.dim, p.block) as (lead, _, lo, hi):
-        base: list[Index] = [fn.dot(lead, s[: p.dim]) for s in (update.strides, p.strides)]
-        middle: list[tuple[Index, Index]] = []
-        if p.dim < last:
-            middle = [(lo, hi), *((0, shape[d]) for d in range(p.dim + 1, last))]
-            lo, hi = 0, shape[last]
-        with loops(fn, middle, [s[p.dim : last] for s in (update.strides, p.strides)], base) as at:
+    with lines(fn, shape, p.dim, p.block, (update.strides, p.strides)) as (at, lo, hi):
 
-            def copy(i: Index, lanes: int, count: int) -> None:
-                here, there = (fn.iadd(a, fn.imul(i, s[last])) for a, s in zip(at, (update.strides, p.strides), strict=True))
-                v = load_lanes(fn, fn.args["p0"], here, update.strides[last], update.dtype, lanes, count)
-                store_lanes(fn, v, target, there, p.strides[last], count)
+        def copy(i: Index, lanes: int, count: int) -> None:
+            here, there = advance(fn, at, i, (update.strides[last], p.strides[last]))
+            v = load_lanes(fn, fn.args["p0"], here, update.strides[last], update.dtype, lanes, count)
+            store_lanes(fn, v, target, there, p.strides[last], count)
 
-            spans(fn, lo, hi, p.lanes, p.lanes, shape[last] % p.lanes, copy)
+        spans(fn, lo, hi, p.lanes, p.lanes, shape[last] % p.lanes, copy)
