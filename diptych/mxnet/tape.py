@@ -67,11 +67,12 @@ class Node:
 class Variable(Node):
     """An array whose gradient is wanted (`attach_grad`, `mark_variables`)."""
 
-    __slots__ = ("array", "grad", "req")
+    __slots__ = ("grad", "owner", "req")
 
     def __init__(self, array: NDArray, grad: NDArray | None, req: str) -> None:
         super().__init__((), 1)
-        self.array, self.grad, self.req = array, grad, req
+        # Weak, for the array holds this node: a cycle would keep its memory until Python's collector comes by.
+        self.owner, self.grad, self.req = weakref.ref(array), grad, req
 
     def release(self) -> None:
         """A variable outlives every graph it is in."""
@@ -313,13 +314,16 @@ def _reaches(entry: Entry) -> bool:
 
 def deliver(variable: Variable, d: NDArray | None) -> None:
     """Put a gradient where the variable wants it."""
+    array = variable.owner()
     if variable.req == "null":  # as in MXNet, its array is there until a backward pass has come by
-        variable.array._grad = None
+        if array is not None:
+            array._grad = None
         return
     if variable.grad is None or d is None:
         return
     settle()
-    variable.array._fresh_grad = True
+    if array is not None:
+        array._fresh_grad = True
     if variable.grad._data is d._data:  # computed there
         return
     if variable.req == "add":

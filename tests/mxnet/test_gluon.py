@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
+import weakref
 from pathlib import Path
 
 import gluon_programs
@@ -348,7 +350,7 @@ def test_transforms_of_images():
 
 
 def test_summary_counts_layers_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
-    net = mx.gluon.nn.HybridSequential()
+    net = nn.HybridSequential()
     net.add(mx.gluon.nn.Dense(4, activation="relu"), mx.gluon.nn.BatchNorm(), mx.gluon.nn.Dense(2))
     net.initialize()
     net.summary(mx.nd.ones((3, 5)))
@@ -358,3 +360,28 @@ def test_summary_counts_layers_and_parameters(capsys: pytest.CaptureFixture[str]
     net.hybridize()
     with pytest.raises(AssertionError, match="hybridized"):
         net.summary(mx.nd.ones((3, 5)))
+
+
+def test_arrays_and_networks_are_freed_when_they_are_dropped():
+    """Their memory comes back at once: nothing waits for Python's collector of reference cycles, which knows no sizes."""
+    gc.collect()
+    gc.disable()
+    try:
+        for hybridized in (False, True):
+            net = nn.HybridSequential()
+            with net.name_scope():
+                net.add(nn.Dense(3, in_units=4), nn.BatchNorm(in_channels=3))
+            net.initialize()
+            if hybridized:
+                net.hybridize()
+            x = mx.nd.ones((2, 4))
+            x.attach_grad()
+            with mx.autograd.record():
+                y = net(x)
+            y.backward()
+            y.wait_to_read()
+            kept = [weakref.ref(v) for v in (x, x.grad, y, net, net[0].weight, net[0].weight.data())]
+            del net, x, y
+            assert [r() for r in kept] == [None] * len(kept)
+    finally:
+        gc.enable()

@@ -122,15 +122,8 @@ class Block:
     def _check_containers(self) -> None:
         children = {id(b) for b in self._children.values()}
 
-        def contains(value: Any) -> bool:
-            if isinstance(value, (list, tuple)):
-                return any(contains(v) for v in value)
-            if isinstance(value, dict):
-                return any(contains(v) for v in value.values())
-            return isinstance(value, Block) and id(value) not in children
-
         for key, value in self.__dict__.items():
-            if isinstance(value, (list, tuple, dict)) and not key.startswith("_") and contains(value):
+            if isinstance(value, (list, tuple, dict)) and not key.startswith("_") and _holds_other(value, children):
                 warnings.warn(f'{type(self).__name__}.{key} is a plain container of blocks, whose parameters are not '
                               "found: use register_child() on each, or "
                               "nn.Sequential / nn.HybridSequential", stacklevel=3)  # fmt: skip
@@ -347,6 +340,15 @@ def check_numpy_like(out: Any) -> None:
     elif isinstance(out, (NDArray, Symbol)) and not isinstance(out, (ndarray, NumpySymbol)):
         raise TypeError("Block's output ndarrays/symbols must be of type `mxnet.numpy.ndarray` or `mxnet.symbol.numpy._Symbol` in "
                         f"NumPy-like mode, while got output type {type(out).__name__}; call its as_np_ndarray()")  # fmt: skip
+
+
+def _holds_other(value: Any, known: set[int]) -> bool:
+    """Whether lists, tuples and dicts hold, at any depth, a block that is none of `known` (by identity)."""
+    if isinstance(value, (list, tuple)):
+        return any(_holds_other(v, known) for v in value)
+    if isinstance(value, dict):
+        return any(_holds_other(v, known) for v in value.values())
+    return isinstance(value, Block) and id(value) not in known
 
 
 def _full(loaded: dict[str, Any], block: Block) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from diptych.mxnet import name as naming
@@ -23,9 +24,14 @@ class BlockScope:
     _current = threading.local()
 
     def __init__(self, block: Block | None) -> None:
-        self._block = block
+        # Weak, for the block holds its scope: a cycle would keep the parameters until Python's collector comes by.
+        self._ref = None if block is None else weakref.ref(block)
         self._counter: dict[str, int] = {}
         self._old: list[tuple[BlockScope | None, Any]] = []
+
+    @property
+    def _block(self) -> Block | None:
+        return None if self._ref is None else self._ref()
 
     def _next(self, hint: str) -> str:
         count = self._counter.get(hint, 0)
@@ -36,24 +42,26 @@ class BlockScope:
     def create(prefix: str | None, params: ParameterDict | None, hint: str) -> tuple[str, ParameterDict]:
         """The full prefix and the parameters of a new block."""
         current: BlockScope | None = getattr(BlockScope._current, "value", None)
-        if current is None or current._block is None:
+        block = None if current is None else current._block
+        if current is None or block is None:
             if prefix is None:
                 prefix = naming.current().get(None, hint) + "_"
             return prefix, ParameterDict(prefix) if params is None else ParameterDict(params.prefix, params)
         if prefix is None:
             prefix = current._next(hint)
         if params is None:
-            parent = current._block.params
+            parent = block.params
             made = ParameterDict(parent.prefix + prefix, parent._shared)
         else:
             made = ParameterDict(params.prefix, params)
-        return current._block.prefix + prefix, made
+        return block.prefix + prefix, made
 
     def __enter__(self) -> BlockScope:
-        if self._block is None or self._block._empty_prefix:
+        block = self._block
+        if block is None or block._empty_prefix:
             self._old.append((None, None))
             return self
-        scope = naming.Prefix(self._block.prefix)
+        scope = naming.Prefix(block.prefix)
         self._old.append((getattr(BlockScope._current, "value", None), scope))
         BlockScope._current.value = self
         scope.__enter__()
