@@ -8,6 +8,7 @@ memory is read fastest. With few rows several sums are kept for each output, or 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from math import isqrt
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -24,12 +25,20 @@ if TYPE_CHECKING:
     from diptych.kernels.contract import Side
     from diptych.targets.base import Target
 
-__all__ = ["AHEAD", "DEPTH", "ROWS", "SkinnyEmitter", "choose_skinny", "flat", "sets_of"]
+__all__ = ["AHEAD", "ROWS", "SkinnyEmitter", "chain_of", "choose_skinny", "flat", "sets_of"]
 
 ROWS = 8  # more rows have enough arithmetic for the register tiles of `contract`
 AHEAD = 1024  # bytes of each stream that are under way from memory
 _LATENCY = 8  # independent sums that keep the multipliers busy
-DEPTH = 512  # longest chain of additions for one sum
+_CHAIN = 64  # additions in one chain, at most, of sums of some thousand elements
+
+
+def chain_of(depth: int) -> int:
+    """The longest chain of additions in a sum of `depth` elements: it is cut into parts, which are added up.
+
+    As long as the parts are many for very deep sums, where the chain over the parts would round more than those within.
+    """
+    return max(_CHAIN, isqrt(depth))
 
 
 def sets_of(rows: int, vectors: int, target: Target) -> int:
@@ -68,7 +77,7 @@ def choose_skinny(target: Target, *, batch: int, pixels: int, panels: int, k: in
 
     group = min(range(most, 0, -1), key=unevenness)
     whole = k // PANEL
-    parts = -(-k // (DEPTH * sets_of(pixels, group * vectors, target)))
+    parts = -(-k // (chain_of(k) * sets_of(pixels, group * vectors, target)))
     return Tiling(((pixels, 1),), group, 1, max(1, -(-whole // parts)), False, memory)
 
 

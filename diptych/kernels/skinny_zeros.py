@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from diptych.codegen.builder import I64, Val
 from diptych.kernels.base import emits
-from diptych.kernels.skinny import AHEAD, DEPTH, SkinnyEmitter, flat, sets_of
+from diptych.kernels.skinny import AHEAD, SkinnyEmitter, chain_of, flat, sets_of
 from diptych.kernels.tile import PANEL, RegisterTile, load_masked
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class _Emitter(SkinnyEmitter):
         fn = self.fn
         vectors = PANEL // self.lanes
         sets = [RegisterTile(fn, 1, panels) for _ in range(min(_UNROLL, sets_of(1, panels * vectors, fn.target)))]
-        part = DEPTH * len(sets)
+        part = chain_of(depth) * len(sets)
         total = RegisterTile(fn, 1, panels)
         zero = fn.const(0.0, "f32", self.lanes).ir
         with fn.loop(0, self.count, part, name="part") if part < depth else nullcontext(fn.index(0)) as start:
