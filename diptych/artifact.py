@@ -19,6 +19,7 @@ from diptych.errors import FormatError
 from diptych.fingerprint import of_file
 from diptych.ir.types import TensorType, numpy_dtype
 from diptych.runtime.cache import default_cache
+from diptych.runtime.mapped import MappedFile, let_go, mapped_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +92,9 @@ def _graph(path: str | os.PathLike[str], f: FileIO) -> Graph:
             if not name[6:].isdecimal():
                 raise FormatError(f"{path}: tensor {name!r} has no value number")
             constants[int(name[6:])] = array
-    return parse_graph(header["graph"], constants, ops=OPS)
+    graph = parse_graph(header["graph"], constants, ops=OPS)
+    let_go(mapped_files(constants.values()))  # each was read, to be checked
+    return graph
 
 
 class SavedSource:
@@ -167,7 +170,7 @@ def _load(path: str | os.PathLike[str], f: FileIO) -> tuple[dict[str, str], dict
     if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
         raise FormatError(f"{path}: a header of {length} bytes does not fit a file of {size}: not a saved model")
     text = os.pread(f.fileno(), length, 8)
-    mapped = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped = MappedFile(f.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         header = json.loads(text, object_pairs_hook=_no_duplicates)
         meta = header.pop("__metadata__")

@@ -20,6 +20,7 @@ from diptych.ir.types import dtype_of
 from diptych.knowledge import keep_tuning, kept_figures, kept_tuning
 from diptych.runtime.cache import default_cache
 from diptych.runtime.executable import Executable
+from diptych.runtime.mapped import let_go, mapped_files
 from diptych.runtime.prepared import Prepared, Signature, keep, recall
 from diptych.targets import host
 
@@ -37,6 +38,7 @@ __all__ = ["Compiled", "NotKept"]
 
 TINY_NS = 20_000.0  # below this a second thread costs more than it brings
 _LARGE = 40  # nodes: from here on compiling takes longer than starting processes for it
+_HEAVY = 32 << 20  # bytes of constants: packing them takes as long as starting those, and LLVM's memory would come on top of theirs
 
 
 class NotKept(DiptychError):
@@ -140,12 +142,12 @@ class Compiled:
         report = progress or (lambda what, done, total: None)
         graph, machine = self.graph, self._machine
         # Started before they are needed: they import LLVM while the passes run here.
-        workers = Workers(processes(), [compiler.__name__]) if len(graph.nodes) >= _LARGE else None
+        beside = len(graph.nodes) >= _LARGE or sum(a.nbytes for a in graph.constants.values()) >= _HEAVY
+        workers = Workers(processes(), [compiler.__name__]) if beside else None
         try:
             report("passes", 0, 1)
             plan = self._planned(graph, shared is not None)
-            makers = [b.make for b in plan.shared if b.make is not None]
-            pack = _Aside(lambda: (plan.weights, shared.pack(makers, self._options.threads) if shared is not None else []))
+            pack = _Aside(lambda: _pack(plan, graph, shared, self._options.threads))
             objects = compiler.objects_of(
                 plan, machine, default_cache(), workers, lambda done, total: report("kernels", done, total)
             )
@@ -176,6 +178,17 @@ class Compiled:
             given[source][...] = found.pop(out)
         outs = tuple(found.values())
         return outs[0] if len(outs) == 1 else outs
+
+
+def _pack(plan: Plan, graph: Graph, shared: SharedWeights | None, threads: int) -> tuple[Array, list[str]]:
+    """The packed constants of a plan, and the names of those that are shared.
+
+    Pages of a file that the graph's constants lie in are let go on the way, or all of them would be in memory twice.
+    """
+    files = mapped_files(graph.constants.values())
+    weights = plan.constants.pack(lambda: let_go(files))
+    fills = [(b.nbytes, b.fill) for b in plan.shared if b.fill is not None]
+    return weights, [] if shared is None else shared.pack(fills, threads, lambda: let_go(files))
 
 
 class _Aside:

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from diptych.fingerprint import of_compiler
-from diptych.kernels.worker import Workers, processes, symbol
+from diptych.kernels.worker import Workers, kernel_object, processes, program_object, symbol
 from diptych.passes.affine import fold_affine
 from diptych.passes.attention import find_attention
 from diptych.passes.commute import pool_before_pointwise
@@ -16,6 +16,7 @@ from diptych.passes.layout import block_channels
 from diptych.passes.products import keep_rows
 from diptych.passes.recognize import recognize
 from diptych.passes.rows import order_rows
+from diptych.runtime import native
 from diptych.runtime.executable import aligned_bytes
 from diptych.schedule.lower import lower
 from diptych.schedule.plan import make_plan
@@ -119,10 +120,15 @@ def objects_of(plan: Plan, target: Target, cache: ObjectCache, workers: Workers 
     found = [cache.get(key) for key in keys]
     missing = [i for i, code in enumerate(found) if code is None]
     steps = (plan.kernels, plan.steps, plan.scratch_offset, plan.scratch_bytes, target, clock)
-    tasks: list[Task] = [("program_object", steps), *(("kernel_object", (plan.kernels[i], target)) for i in missing)]
+    tasks: list[Task] = [(program_object, steps), *((kernel_object, (plan.kernels[i], target)) for i in missing)]
+    support = native.missing() if workers is not None else None
+    if support is not None:  # compiled beside: otherwise it would be what brings LLVM into this process
+        tasks.append((native.compile_support, support))
     started = workers or Workers(min(processes(), len(tasks)) if len(tasks) > _FEW else 0, [__name__])
     try:
         program, *made = started.run(tasks, lambda done: on_done(done, len(tasks)))
+        if support is not None:
+            native.support(made.pop())
     except BaseException:
         started.close(kill=True)
         raise

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING
 
-import numpy as np
 from llvmlite import ir
 
 from diptych.codegen.builder import I64, PTR, Fn, Val
@@ -106,11 +105,12 @@ def _evenness(batch: int, tiles: int, per_block: int) -> float:
     return round(batch * tiles / 2 / max(first, batch * tiles - first), 2)
 
 
-def pack_groups(w: Array, panels: int, per_tile: int) -> Array:
-    """w[O, K] -> [panels / per_tile, K, 16 * per_tile], outputs past O zero."""
-    o, k = w.shape
-    w = np.pad(w, ((0, panels * PANEL - o), (0, 0)))
-    return np.ascontiguousarray(w.reshape(panels // per_tile, per_tile * PANEL, k).transpose(0, 2, 1))
+def pack_groups(w: Array, out: Array) -> None:
+    """w[O, K] -> out[panels / per_tile, K, 16 * per_tile], of zeros; outputs past O stay zero."""
+    lanes = out.shape[2]
+    for group, place in enumerate(out):
+        part = w[group * lanes : (group + 1) * lanes]
+        place[:, : len(part)] = part.T
 
 
 def make_staged(params: StagedParams, operands: Sequence[Operand], target: Target) -> Kernel:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from diptych.codegen.builder import Val
 from diptych.ir.kernel import Kernel, Operand
 from diptych.kernels.base import emits
@@ -41,16 +39,16 @@ def raw_shape(panels: int, group: int, channels: int, depth: int) -> tuple[int, 
     return panels // group, channels // depth, group, depth, _TAPS * PANEL
 
 
-def pack_raw(w: Array, group: int, depth: int) -> Array:
-    """w[O, C, 3, 3] as [groups of panels, stretches of channels, panels, channels, taps * 16 outputs]; missing outputs 0."""
-    o, c = w.shape[:2]
-    panels = -(-o // PANEL)
-    out = np.zeros((panels, c // depth, depth, _TAPS, PANEL), np.float32)
-    for panel in range(panels):
-        part = w[panel * PANEL : panel * PANEL + PANEL].reshape(-1, c // depth, depth, _TAPS)
-        out[panel, ..., : len(part)] = part.transpose(1, 2, 3, 0)
-    shape = raw_shape(panels, group, c, depth)
-    return out.reshape(shape[0], group, shape[1], depth, shape[4]).swapaxes(1, 2)
+def pack_raw(w: Array, out: Array) -> None:
+    """w[O, C, 3, 3] -> out of `raw_shape`: [groups of panels, stretches of channels, panels, channels, taps * 16 outputs].
+
+    Outputs that are missing in the last panel stay zero.
+    """
+    groups, stretches, group, depth, _ = out.shape
+    places = out.reshape(groups, stretches, group, depth, _TAPS, PANEL)
+    for panel in range(groups * group):
+        part = w[panel * PANEL : panel * PANEL + PANEL].reshape(-1, stretches, depth, _TAPS)
+        places[panel // group, :, panel % group, ..., : len(part)] = part.transpose(1, 2, 3, 0)
 
 
 def make_streamed(v: Operand, w: Operand, extras: Sequence[Operand], out: Operand, geometry: WinogradGeometry,

@@ -1,7 +1,7 @@
 """Kernels to object code in processes beside this one: Python writes IR and LLVM compiles it on every core at once.
 
-A worker reads pickled tasks from its standard input and answers each with (object code, None) or (None, error). It is
-started by `Workers` with this process's own interpreter and module path, and ends when its input does.
+A worker reads pickled tasks (functions go by their names) from its standard input and answers each with (object code, None)
+or (None, error). It is started by `Workers` with this process's own interpreter and module path, and ends when its input does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PLAIN = frozenset({
     "winograd", "winograd_weights",
 })  # fmt: skip
 _READY = b"diptych worker\n"
-Task = tuple[str, tuple[Any, ...]]  # "kernel_object" or "program_object", and its arguments
+Task = tuple[Callable[..., bytes], tuple[Any, ...]]  # `kernel_object`, `program_object` or another of a module, and its arguments
 
 
 def symbol(kernel: Kernel, text: str = "") -> str:
@@ -81,9 +81,6 @@ def program_object(kernels: Sequence[Kernel], steps: Sequence[Step], scratch_off
     return object_code(module, target, light=True)
 
 
-_TASKS: dict[str, Callable[..., bytes]] = {"kernel_object": kernel_object, "program_object": program_object}
-
-
 def serve(preload: Sequence[str] = ()) -> None:
     """The life of a worker process; it imports the modules `preload` before the first task comes."""
     with contextlib.suppress(ValueError):
@@ -108,12 +105,12 @@ def serve(preload: Sequence[str] = ()) -> None:
     answers.flush()
     while True:
         try:
-            name, arguments = pickle.load(source)
+            make, arguments = pickle.load(source)
         except EOFError:
             return
         answer: tuple[bytes | None, BaseException | None]
         try:
-            answer = (_TASKS[name](*arguments), None)
+            answer = (make(*arguments), None)
         except Exception as e:
             answer = (None, e)
         try:
@@ -194,8 +191,8 @@ class Workers:
         while len(results) < len(tasks):
             if not any(t.is_alive() for t in threads) and done.empty():
                 i = waiting.get()
-                name, arguments = tasks[i]
-                done.put((i, _TASKS[name](*arguments), None))
+                make, arguments = tasks[i]
+                done.put((i, make(*arguments), None))
             try:
                 i, code, error = done.get(timeout=0.2)
             except queue.Empty:
@@ -229,7 +226,7 @@ def _feed(process: subprocess.Popen[bytes], ready: set[int], tasks: Sequence[Tas
             code, error = pickle.load(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError):
             status = process.wait()
-            what = f"a compiler process ended with status {status} while it compiled {tasks[i][0]} number {i}"
+            what = f"a compiler process ended with status {status} at {tasks[i][0].__name__}, task number {i}"
             done.put((i, None, DiptychError(f"{what}; set DIPTYCH_COMPILE_PROCESSES=0 to compile in this process")))
             return
         done.put((i, code, error))

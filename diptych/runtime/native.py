@@ -16,7 +16,7 @@ from diptych.runtime.elf import X86_64
 from diptych.runtime.loader import LoadedObject, load_object, machine
 from diptych.runtime.support_ir import support_ir
 
-__all__ = ["Support", "array_type_address", "compile_support", "support"]
+__all__ = ["Support", "array_type_address", "compile_support", "missing", "support"]
 
 _TRIPLES = {X86_64: "x86_64-unknown-linux-gnu"}
 _PYTHON = (
@@ -42,6 +42,18 @@ def compile_support(which: int, linux: bool = True) -> bytes:
     builder.getModulePassManager().run(module, builder)
     code: bytes = maker.emit_object(module)
     return code
+
+
+def _wanted() -> tuple[int, bool]:
+    """What `compile_support` is asked for here."""
+    return machine(), sys.platform.startswith("linux")
+
+
+def _key(which: int, linux: bool) -> str:
+    """What the cache knows the support code by."""
+    import hashlib
+
+    return f"support {which} {hashlib.sha256(support_ir(which, linux).encode()).hexdigest()}"
 
 
 def _array_api() -> ctypes.Array[ctypes.c_void_p]:
@@ -70,17 +82,17 @@ def _python_symbol(name: str) -> int:
 class Support:
     """The addresses of the support code, and Python's ways into it."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: bytes | None = None) -> None:
         if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
             raise UnsupportedError("native execution needs CPython with the GIL; use the standard build of CPython")
         if ctypes.sizeof(ctypes.c_void_p) != 8 or object.__basicsize__ != 16:
             raise UnsupportedError("native execution needs a 64-bit release build of CPython")
-        import hashlib
-
-        which, linux = machine(), sys.platform.startswith("linux")
-        text = support_ir(which, linux)
-        key = f"support {which} {hashlib.sha256(text.encode()).hexdigest()}"
-        code = default_cache().get_or_make(key, lambda: compile_support(which, linux))
+        wanted = _wanted()
+        key = _key(*wanted)
+        if code is None:
+            code = default_cache().get_or_make(key, lambda: compile_support(*wanted))
+        else:
+            default_cache().put(key, code)
         table = _array_api()
         new_array, array_type = table[_NEW_FROM_DESCR], table[_ARRAY_TYPE]
         if not isinstance(new_array, int) or array_type != array_type_address():
@@ -112,11 +124,17 @@ _lock = threading.Lock()
 _support: Support | None = None
 
 
-def support() -> Support:
-    """The support code of this process, loaded on first use."""
+def missing() -> tuple[int, bool] | None:
+    """The arguments for `compile_support` if its code is needed and not in the cache."""
+    wanted = _wanted()
+    return wanted if _support is None and default_cache().get(_key(*wanted)) is None else None
+
+
+def support(code: bytes | None = None) -> Support:
+    """The support code of this process, loaded on first use; compiled then, unless the cache has it or it is given."""
     global _support
     if _support is None:
         with _lock:
             if _support is None:
-                _support = Support()
+                _support = Support(code)
     return _support

@@ -54,18 +54,36 @@ class SharedWeights:
 
     def keep(self, array: Array) -> str:
         """Take in a constant, if its like is not here already; returns its name."""
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return self._take(np.ascontiguousarray(array).reshape(-1).view(np.uint8), in_place=False)
+
+    def _take(self, data: Array, in_place: bool) -> str:
+        """Keep these bytes, or a copy of them."""
         name = hashlib.sha256(data.data).hexdigest()
         if name not in self._found:
-            place = self._room(data.nbytes)
-            place[:] = data
+            place = data
+            if not in_place:
+                place = self._room(data.nbytes)
+                place[:] = data
             with self._lock:
                 self._found.setdefault(name, place)
         return name
 
-    def pack(self, makers: Sequence[Callable[[], Array]], threads: int) -> list[str]:
-        """Make constants and take them in, several at a time; returns their names."""
-        return spread(lambda make: self.keep(make()), makers, threads)
+    def pack(self, wanted: Sequence[tuple[int, Callable[[Array], None]]], threads: int,
+             after: Callable[[], None] = lambda: None) -> list[str]:  # fmt: skip
+        """Make constants (bytes, what writes them into so many zeros) and take them in, several at a time; returns their names.
+
+        `after` is called behind each.
+        """
+
+        def make(entry: tuple[int, Callable[[Array], None]]) -> str:
+            nbytes, fill = entry
+            large = nbytes > _SLAB // 2
+            made = aligned_bytes(nbytes) if large else np.zeros(nbytes, np.uint8)
+            fill(made)
+            after()
+            return self._take(made, large)
+
+        return spread(make, wanted, threads)
 
     def write(self, cache: ObjectCache, names: Sequence[str]) -> bool:
         """Put constants into the cache, each into a file of its own; False when one cannot be kept."""

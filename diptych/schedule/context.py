@@ -11,7 +11,7 @@ import numpy as np
 from diptych.errors import UnsupportedError
 from diptych.ir.kernel import Expr, Kernel
 from diptych.ir.tuning import Tuning
-from diptych.ir.types import itemsize
+from diptych.ir.types import itemsize, numpy_dtype
 from diptych.kernels.pointwise import make_copy, make_pointwise
 from diptych.ops.base import attributes
 from diptych.schedule.groups import VIEWS
@@ -53,7 +53,7 @@ class Buffer:
     kind: str
     nbytes: int
     index: int = -1
-    make: Callable[[], Array] | None = None  # the content of weights; called once, when the plan is made
+    fill: Callable[[Array], None] | None = None  # writes the content of weights into that many zeroed bytes, once
     halo: Halo | None = None
 
 
@@ -106,8 +106,8 @@ class Context:
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------
-    def buffer(self, kind: str, nbytes: int, index: int = -1, make: Callable[[], Array] | None = None) -> int:
-        self.buffers.append(Buffer(kind, nbytes, index, make))
+    def buffer(self, kind: str, nbytes: int, index: int = -1, fill: Callable[[Array], None] | None = None) -> int:
+        self.buffers.append(Buffer(kind, nbytes, index, fill))
         return len(self.buffers) - 1
 
     def temp(self, shape: tuple[int, ...], dtype: str = "f32") -> View:
@@ -118,12 +118,21 @@ class Context:
 
     def weights(self, array: Array, dtype: str = "f32") -> View:
         """A constant of the compiled model."""
-        return self.packed(tuple(array.shape), lambda: array, dtype)
 
-    def packed(self, shape: tuple[int, ...], make: Callable[[], Array], dtype: str = "f32") -> View:
-        """A constant that is worked out (and its source let go) when the plan is made, several at a time."""
-        nbytes = prod(shape) * itemsize(dtype)
-        return View(self.buffer("weights", nbytes, make=make), 0, shape, contiguous(shape), dtype)
+        def fill(out: Array) -> None:
+            assert array.dtype.itemsize == out.itemsize, f"{array.dtype} announced as {dtype}"
+            out[...] = array.view(out.dtype)
+
+        return self.packed(tuple(array.shape), fill, dtype)
+
+    def packed(self, shape: tuple[int, ...], fill: Callable[[Array], None], dtype: str = "f32") -> View:
+        """A constant that is worked out (and its source let go) when the plan is made, several at a time.
+
+        `fill(out)` writes it into zeros of this shape: in its place, for a copy of a large one would be felt.
+        """
+        kind = numpy_dtype(dtype)
+        buffer = self.buffer("weights", prod(shape) * itemsize(dtype), fill=lambda raw: fill(raw.view(kind).reshape(shape)))
+        return View(buffer, 0, shape, contiguous(shape), dtype)
 
     def result(self, value: int) -> View:
         """Where the kernel that makes `value` writes it."""

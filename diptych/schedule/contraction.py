@@ -43,15 +43,25 @@ _KEEP_ZEROS = {*VIEWS, "pack_channels", "unpack_channels", "minimum", "max_pool"
 _FLOPS_PER_NS = 60.0  # a cautious core, for rough costs
 
 
-def pack_weights(w: Array) -> Array:
-    """w[O, K, taps] -> [panels, packed]: per panel of 16 outputs [K block][tap][16 K][16 O], the K tail last."""
-    o, k, taps = w.shape
-    panels = -(-o // PANEL)
-    w = np.pad(w, ((0, panels * PANEL - o), (0, 0), (0, 0))).reshape(panels, PANEL, k, taps)
-    blocks = k // PANEL
-    whole = w[:, :, : blocks * PANEL].reshape(panels, PANEL, blocks, PANEL, taps).transpose(0, 2, 4, 3, 1)
-    tail = w[:, :, blocks * PANEL :].transpose(0, 3, 2, 1)
-    return np.concatenate([whole.reshape(panels, -1), tail.reshape(panels, -1)], axis=1)
+def pack_weights(w: Array, out: Array) -> None:
+    """w[..., O, K, taps] -> out[..., panels, packed], of zeros: per panel of 16 outputs [K block][tap][16 K][16 O], the K tail last."""
+    *lead, o, k, taps = w.shape
+    blocks, tail = divmod(k, PANEL)
+    cut = blocks * taps * PANEL * PANEL
+    n = len(lead)
+    axes = tuple(range(n))
+    for first, panels, lanes in ((0, o // PANEL, PANEL), (o // PANEL, 1, o % PANEL)):  # whole panels, then what is left
+        if not panels or not lanes:
+            continue
+        part = w[..., first * PANEL : first * PANEL + panels * lanes, :, :].reshape(*lead, panels, lanes, k, taps)
+        place = out[..., first : first + panels, :]
+        if blocks:
+            inner = part[..., : blocks * PANEL, :].reshape(*lead, panels, lanes, blocks, PANEL, taps)
+            inner = inner.transpose(*axes, n, n + 2, n + 4, n + 3, n + 1)
+            place[..., :cut].reshape(*lead, panels, blocks, taps, PANEL, PANEL)[..., :lanes] = inner
+        if tail:
+            rest = part[..., blocks * PANEL :, :].transpose(*axes, n, n + 3, n + 2, n + 1)
+            place[..., cut:].reshape(*lead, panels, taps, tail, PANEL)[..., :lanes] = rest
 
 
 def _epilogue(ctx: Context, group: Group, bias: bool) -> tuple[Expr, list[int]]:
@@ -181,9 +191,8 @@ def pack_matrix(ctx: Context, b: View | Array, transposed: bool, batch: tuple[in
     if not isinstance(b, View):
         b = b if transposed else np.swapaxes(b, -1, -2)  # [..., n, k]
         own, (n, k) = b.shape[:-2], b.shape[-2:]
-        shape, matrices = (*own, -(-n // PANEL), k * PANEL), b.reshape(prod(own), n, k)
-        view = ctx.packed(shape, lambda: np.stack([pack_weights(x[:, :, None]) for x in matrices]) if len(matrices)
-                          else np.zeros(shape, np.float32))  # fmt: skip
+        matrices = b[..., None]
+        view = ctx.packed((*own, -(-n // PANEL), k * PANEL), lambda out: pack_weights(matrices, out))
     else:
         if transposed:
             b = b.transpose((*range(len(b.shape) - 2), len(b.shape) - 1, len(b.shape) - 2))
@@ -243,7 +252,7 @@ def lower_conv(ctx: Context, group: Group) -> None:
         weights = pack_conv_weights(ctx, ctx.view(node.inputs[1]), groups)
     else:
         array = w.reshape(groups, o // groups, c, len(taps))
-        weights = ctx.packed((groups, panels, per_panel), lambda: np.stack([pack_weights(g) for g in array]))
+        weights = ctx.packed((groups, panels, per_panel), lambda out: pack_weights(array, out))
     w_image = 0  # the weights are the same for all images of a batch
     if group.gate:
         weights, w_image = scaled_weights(ctx, weights, ctx.view(group.gate[1]), c), panels * per_panel

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from diptych.ir.kernel import Kernel, Step
 from diptych.ir.types import TensorType, itemsize
@@ -32,23 +29,30 @@ SCRATCH = 64
 _ZEROED = (1 << 16, 0)
 _ENOUGH = 1.05, 1 << 18  # times the bytes alive, or bytes more than that
 _SHARED = 1 << 15  # bytes of a constant that programs share
+_LARGE = 1 << 16  # bytes of a constant that is packed by any thread
 SERIAL_NS = 2500.0  # a step this short is not worth waking a second thread for
 _BORDER_NS = 300.0  # but zeros no thread waits for are shared out sooner
 
 
 class Constants:
-    """The constants of a plan, packed for its kernels when they are first asked for; their sources are let go then."""
+    """The constants of a plan, packed for its kernels when they are first asked for; each source is let go when it is."""
 
     def __init__(self, parts: list[tuple[int, Buffer]], nbytes: int, allocate: Callable[[int], Array], threads: int) -> None:
         self.nbytes = nbytes
         self._parts, self._allocate, self._threads = parts, allocate, threads
+        self._made: Array | None = None
 
-    @cached_property
+    @property
     def array(self) -> Array:
         """All of them in one array of bytes."""
-        made = _blob(self._parts, self._allocate(self.nbytes), self._threads)
-        self._parts = []
-        return made
+        return self.pack()
+
+    def pack(self, after: Callable[[], None] = lambda: None) -> Array:
+        """The same; `after` is called now and then while they are packed, when some sources are not needed any more."""
+        if self._made is None:
+            self._made = _blob(self._parts, self._allocate(self.nbytes), self._threads, after)
+            self._parts = []
+        return self._made
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,22 +275,23 @@ def _rim_and_inside(a: _Access, b: _Access) -> bool:
     return a.buffer == b.buffer and a.rim != b.rim
 
 
-def _blob(buffers: list[tuple[int, Buffer]], out: Array, threads: int) -> Array:
+def _blob(buffers: list[tuple[int, Buffer]], out: Array, threads: int, after: Callable[[], None]) -> Array:
     """The constants one after another in `out`, each on its own cache lines, packed by several threads."""
 
     def fill(place: tuple[int, Buffer]) -> None:
         at, buffer = place
-        assert buffer.make is not None
-        made = np.ascontiguousarray(buffer.make())
-        assert made.nbytes == buffer.nbytes, "the packed constant has another size than announced"
-        if made.nbytes:
-            out[at : at + made.nbytes] = made.reshape(-1).view(np.uint8)
+        assert buffer.fill is not None
+        buffer.fill(out[at : at + buffer.nbytes])
+        buffer.fill = None  # and with it its source
+        if buffer.nbytes > _LARGE:
+            after()
 
-    large = [b for b in buffers if b[1].nbytes > 1 << 16]
+    large = [b for b in buffers if b[1].nbytes > _LARGE]
     if threads > 1 and len(large) > 1:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fill, sorted(large, key=lambda b: -b[1].nbytes)))
-        buffers = [b for b in buffers if b[1].nbytes <= 1 << 16]
+        buffers = [b for b in buffers if b[1].nbytes <= _LARGE]
     for b in buffers:
         fill(b)
+    after()
     return out

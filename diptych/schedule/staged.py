@@ -53,7 +53,7 @@ def lower_staged(ctx: Context, group: Group) -> None:
         side(_conv_side(out, panels)), tiling,
     )  # fmt: skip
     per_tile = tiling.panels_per_tile
-    weights = ctx.packed((panels // per_tile, c, per_tile * PANEL), lambda: pack_groups(w.reshape(o, c), panels, per_tile))
+    weights = ctx.packed((panels // per_tile, c, per_tile * PANEL), lambda out: pack_groups(w.reshape(o, c), out))
     args = [*inputs, weights, *views, out]
     ctx.call(make_staged(params, [v.operand for v in args], ctx.target), args)
 

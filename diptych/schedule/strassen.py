@@ -110,7 +110,7 @@ def _product(ctx: Context, a: RowSums, w: Array, half: int, expr: Expr, sides: S
     columns = _column_scales(w)
     params = _params(ctx.target, ctx.threads, batch, rows, n, depth, half, expr, columns is not None)
     shape = (params.panel_pairs, depth // (2 * half) * len(PRODUCTS) * half * PANEL)
-    weights = ctx.packed(shape, lambda: pack_strassen(w, half, params.pairs_per_tile, columns))
+    weights = ctx.packed(shape, lambda out: pack_strassen(w, half, params.pairs_per_tile, columns, out))
     args = [a.sums, weights, a.scales]
     if columns is not None:
         args.append(ctx.weights((1 / columns).astype(np.float32)))
@@ -209,28 +209,24 @@ def _column_scales(w: Array) -> Array | None:
     return scales.reshape(-1)[:n]
 
 
-def pack_strassen(w: Array, half: int, pairs_per_tile: int, scales: Array | None = None) -> Array:
-    """w[K, N] -> [panel pairs, packed]: per group of pairs [stretch][product][pair][half K][16], zeros where N ends."""
+def pack_strassen(w: Array, half: int, pairs_per_tile: int, scales: Array | None, out: Array) -> None:
+    """w[K, N] -> out[panel pairs, packed]: per group of pairs [stretch][product][pair][half K][16], zeros where N ends."""
     depth, n = w.shape
     pairs = -(-n // (2 * PANEL))
     stretches = depth // (2 * half)
-    out = np.empty((pairs, stretches * len(PRODUCTS) * half * PANEL), np.float32)
     flat, at = out.reshape(-1), 0
-    step = max(1, 32 // pairs_per_tile) * pairs_per_tile
-    for first in range(0, pairs, step):  # in slices, for they are added up in double precision
-        count = min(step, pairs - first)
+    for first in range(0, pairs, pairs_per_tile):  # group by group, for they are added up in double precision
+        count = min(pairs_per_tile, pairs - first)
         part = np.zeros((depth, count * 2 * PANEL), np.float64)
         columns = slice(first * 2 * PANEL, min(n, (first + count) * 2 * PANEL))
         part[:, : columns.stop - columns.start] = w[:, columns]
         if scales is not None:
             part[:, : columns.stop - columns.start] *= scales[columns]
         quarters = part.reshape(stretches, 2, half, count, 2, PANEL)
-        b11, b12, b21, b22 = (quarters[:, i, :, :, j].transpose(0, 2, 1, 3) for i in (0, 1) for j in (0, 1))
-        made = {"B11": b11, "B22": b22, "B11+B22": b11 + b22, "B12-B22": b12 - b22, "B21-B11": b21 - b11,
-                "B11+B12": b11 + b12, "B21+B22": b21 + b22}  # fmt: skip
-        block = np.stack([made[name] for _, name, _ in PRODUCTS], 1)  # [stretch, product, pair, half, 16]
-        for pair in range(0, count, pairs_per_tile):
-            piece = block[:, :, pair : pair + pairs_per_tile]
-            flat[at : at + piece.size] = piece.reshape(-1)
-            at += piece.size
-    return out
+        quarter = {f"B{i + 1}{j + 1}": quarters[:, i, :, :, j].transpose(0, 2, 1, 3) for i in (0, 1) for j in (0, 1)}
+        size = stretches * len(PRODUCTS) * count * half * PANEL
+        place = flat[at : at + size].reshape(stretches, len(PRODUCTS), count, half, PANEL)
+        at += size
+        for i, (_, name, _) in enumerate(PRODUCTS):
+            one, sign, other = quarter[name[:3]], name[3:4], quarter.get(name[4:], 0.0)
+            place[:, i] = one - other if sign == "-" else one + other if sign else one

@@ -112,15 +112,13 @@ class _Emit:
         taps = tuple(map(sum, product(*offsets))) or (0,)  # no tap: the bias alone, from weights that are zero
         per_panel = c * len(taps) * PANEL
 
-        def weights() -> Array:
+        def weights(out: Array) -> None:
             assert w is not None
-            made = []
-            for phase in phases:
+            for phase, place in zip(phases, out, strict=True):
                 where = np.ix_(range(o), range(c), *([t for t, _ in p.taps] for p in phase))
                 picked = w[where].reshape(groups, o // groups, c, -1)
-                picked = picked if picked.shape[-1] else np.zeros((*picked.shape[:3], 1), np.float32)
-                made.append(np.stack([pack_weights(g) for g in picked]))
-            return np.stack(made)
+                if picked.shape[-1]:
+                    pack_weights(picked, place)
 
         shape = (len(phases), groups, panels, per_panel)
         packed = ctx.packed(shape, weights) if w is not None else self.pack(phases, shape)

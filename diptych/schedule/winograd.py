@@ -289,7 +289,7 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
         assert not isinstance(w, View)
         array = w
         if weights is None:
-            weights = ctx.packed(raw_shape(panels, 1, g.channels, g.channels), lambda: pack_raw(array, 1, g.channels))
+            weights = ctx.packed(raw_shape(panels, 1, g.channels, g.channels), lambda out: pack_raw(array, out))
         v = ctx.temp(g.v_shape)
         ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target, bare=True), (x, v), fused=("winograd input transform",))
         ctx.call(make_few(v.operand, weights.operand, extras, out.operand, g, expr, sides, out_side), (v, weights, *views, out))
@@ -298,7 +298,7 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
         assert not isinstance(w, View)
         array = w
         if weights is None:
-            weights = ctx.packed(raw_shape(panels, s.group, g.channels, s.depth), lambda: pack_raw(array, s.group, s.depth))
+            weights = ctx.packed(raw_shape(panels, s.group, g.channels, s.depth), lambda out: pack_raw(array, out))
         v = ctx.temp(g.streamed_v_shape(s.depth))
         ctx.call(make_input_transform(x.operand, v.operand, g, ctx.target, s.depth, bare=True), (x, v), fused=("winograd input transform",))
         kernel = make_streamed(v.operand, weights.operand, extras, out.operand, g, expr, sides, out_side, s.tiles)
@@ -306,10 +306,11 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
         return weights
     shape = (panels // s.group, g.points, g.chunks, s.group, g.channels // g.chunks * PANEL)
 
-    def make() -> Array:
+    def fill(out: Array) -> None:
         assert not isinstance(w, View)
-        u = transform_weights(w, g.m).reshape(shape[0], s.group, g.points, g.chunks, shape[4])
-        return u.transpose(0, 2, 3, 1, 4)
+        for panel in range(panels):
+            u = transform_weights(w[panel * PANEL : (panel + 1) * PANEL], g.m)
+            out[panel // s.group, :, :, panel % s.group] = u.reshape(g.points, g.chunks, shape[4])
 
     if weights is not None:
         assert weights.shape == shape
@@ -318,7 +319,7 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
         kernel = make_weight_transform(packed.operand, weights.operand, g.m, g.channels)
         ctx.call(kernel, (packed, weights), fused=("winograd weights",))
     else:
-        weights = ctx.packed(shape, make)
+        weights = ctx.packed(shape, fill)
     prefetch = 4 * prod(shape) > ctx.target.l2 // 2
     if s.fused:
         kernel = make_fused(x.operand, weights.operand, extras, out.operand, g, s.group, expr, sides, out_side, s.tiles,

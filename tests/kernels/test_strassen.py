@@ -231,8 +231,8 @@ def test_the_products_give_the_four_quarters(rng: np.random.Generator) -> None:
 
 def test_packed_weights_hold_zeros_where_the_columns_end(rng: np.random.Generator) -> None:
     w = _normal(rng, 96, 200)
-    packed = pack_strassen(w, 48, 2)
-    assert packed.shape == (7, 7 * 48 * 16)  # 200 columns: 13 panels, 7 pairs
+    packed = np.zeros((7, 7 * 48 * 16), np.float32)  # 200 columns: 13 panels, 7 pairs
+    pack_strassen(w, 48, 2, None, packed)
     last = packed.reshape(-1)[6 * 7 * 48 * 16 :].reshape(7, 48, 16)  # the odd pair: panels 12 and 13
     b22 = [i for i, (_, name, _) in enumerate(PRODUCTS) if name == "B22"]
     assert not last[b22].any()

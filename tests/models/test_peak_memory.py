@@ -27,8 +27,9 @@ print(peak, "llvmlite" in sys.modules)
 ALLOWED = 90_000_000  # for Python, NumPy and ourselves
 
 
-def test_a_cached_open_holds_the_weights_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
+def test_an_open_holds_the_weights_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one, which compiles and packs, and those from the cache."""
+    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "made"))
     g = Builder("wide")
     x = g.input("x", TensorType((256, 2048)))
     rng = np.random.default_rng(0)
@@ -39,6 +40,7 @@ def test_a_cached_open_holds_the_weights_once(tmp_path: Path, monkeypatch: pytes
     assert plan is not None
     assert plan.constants.nbytes > 100_000_000
     model.save(tmp_path / "m.diptych")
+    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
     peaks = []
     for _ in range(2):
         done = subprocess.run(
@@ -48,4 +50,5 @@ def test_a_cached_open_holds_the_weights_once(tmp_path: Path, monkeypatch: pytes
         peaks.append(done.stdout.split())
     assert peaks[0][1] == "True"
     assert peaks[1][1] == "False"
-    assert int(peaks[1][0]) <= plan.constants.nbytes + plan.arena_bytes + ALLOWED
+    for peak, _ in peaks:
+        assert int(peak) <= plan.constants.nbytes + plan.arena_bytes + ALLOWED
