@@ -13,15 +13,13 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from diptych.codegen.builder import Val
-from diptych.codegen.math import Math
 from diptych.ir.kernel import Expr, Kernel, Operand
-from diptych.kernels.base import emits, evaluate
+from diptych.kernels.base import emits
+from diptych.kernels.columns import RowEnd
 from diptych.kernels.nest import block_rows, expr_cost, split_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from llvmlite import ir
 
     from diptych.codegen.builder import Fn, Index, Var
     from diptych.targets.base import Target
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "DepthwiseParams", "make_depthwise"]
 
 BLOCK = 16
-_HEAVY = 12  # an epilogue of more vector work is written once, in a loop over the tile's columns
 
 Tap = tuple[int, int]  # output column of the tile, window column
 
@@ -89,7 +86,7 @@ class _Rows:
     """One row of outputs of one block of channels."""
 
     def __init__(self, fn: Fn, kernel: Kernel, n: Index, b: Index, row: Index) -> None:
-        self.fn, self.math = fn, Math(fn)
+        self.fn = fn
         self.p: DepthwiseParams = kernel.params
         self.x, self.w, *rest = kernel.operands
         self.out = rest[-1]
@@ -104,10 +101,11 @@ class _Rows:
         self.x_step = d * self.x.strides[2]
         self.w_block = fn.at(pointers[1], fn.imul(b, self.w.strides[0]))
         self.bias = fn.at(pointers[2], fn.imul(b, rest[0].strides[0])) if p.bias else None
-        self.sides = [
+        starts = [
             fn.at(pointer, fn.dot([n, b, row], o.strides[:3]))
             for pointer, o in zip(pointers[2 + p.bias :], (*self.extras, self.out), strict=True)
         ]
+        self.end = RowEnd(fn, p.epilogue, p.lanes, self.extras, self.out, starts)
 
     def _taps(self, first: Index) -> tuple[Index, Index]:
         """Window rows inside the input."""
@@ -184,29 +182,4 @@ class _Rows:
                         sums[j] = fn.fma(value, weights[k], sums[j])
             for a, v in zip(acc, sums, strict=True):
                 a.set(v.ir)
-        self.finish(acc, column, lane)
-
-    def finish(self, acc: list[Var], column: Index, lane: Index) -> None:
-        """Epilogue and stores."""
-        fn, p = self.fn, self.p
-        if expr_cost(p.epilogue) <= _HEAVY:
-            for j, a in enumerate(acc):
-                self.store(Val(a.get(), "f32", p.lanes), fn.iadd(column, j), lane)
-            return
-        for j, a in enumerate(acc):
-            fn.store(Val(a.get(), "f32", p.lanes), self.place(fn.iadd(column, j), lane))
-        with fn.loop(0, len(acc), name="column") as j:
-            at = fn.iadd(column, j)
-            self.store(fn.load(self.place(at, lane), "f32", p.lanes), at, lane)
-
-    def place(self, column: Index, lane: Index) -> ir.Value:
-        return self.fn.at(self.sides[-1], self.fn.iadd(self.fn.imul(column, self.out.strides[3]), lane))
-
-    def store(self, v: Val, column: Index, lane: Index) -> None:
-        fn, lanes = self.fn, self.p.lanes
-        values = [v]
-        for pointer, o in zip(self.sides[:-1], self.extras, strict=True):
-            at = fn.iadd(fn.imul(column, o.strides[3]), fn.imul(lane, o.strides[4]))
-            values.append(fn.splat(fn.load(fn.at(pointer, at, o.dtype), o.dtype, lanes if o.strides[4] else 1), lanes))
-        result = fn.splat(evaluate(self.math, self.p.epilogue, values)[0], lanes)
-        fn.store(result, self.place(column, lane))
+        self.end.finish(acc, column, lane)
