@@ -87,7 +87,8 @@ class ObjectCache:
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             info = os.stat(self._folder)
-        except OSError:  # a read-only home, as in many containers: work without a cache
+        except OSError as e:  # a read-only home, as in many containers: work without a cache
+            _complain(self._folder, f"cannot be made ({e.strerror})")
             self._folder = None
             return None
         if hasattr(os, "geteuid") and (info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o022):
@@ -129,7 +130,9 @@ class ObjectCache:
 
     def publish(self, path: str, parts: Iterable[bytes | memoryview], size: int) -> bool:
         """Write `parts` (`size` bytes in all) to a new file and give it its name when it is complete; see `put`."""
+        folder = os.path.dirname(path)
         if size > self.limit_bytes:
+            _complain(folder, f"takes {self.limit_bytes / 1e6:.0f} MB at most, and an entry has {size / 1e6:.0f}: see DIPTYCH_CACHE_LIMIT")
             return False
         temporary = f"{path}.{os.getpid()}.{threading.get_ident():x}.{time.monotonic_ns():x}.tmp"
         try:
@@ -137,9 +140,10 @@ class ObjectCache:
                 for part in parts:
                     f.write(part)
             os.replace(temporary, path)
-        except OSError:
+        except OSError as e:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+            _complain(folder, f"cannot be written to ({e.strerror})")
             return False
         self._grown(size, path)
         return True
@@ -217,6 +221,20 @@ class ObjectCache:
         return gone
 
 
+def _complain(folder: str, what: str) -> None:
+    """Say once per process what keeps this folder from being a cache: models run all the same, but start slowly."""
+    with _lock:
+        if folder in _complained:
+            return
+        _complained.add(folder)
+    import logging  # which takes longer to import than some starts
+
+    logging.getLogger("diptych").warning(
+        "the cache folder %s %s: what is not in it is compiled again at each start; make room (`diptych cache`), or set "
+        "DIPTYCH_CACHE to another folder, or to 'off' to do without", folder, what,
+    )  # fmt: skip
+
+
 def touch(path: str) -> None:
     """Note that an entry was used: the least recently used goes first."""
     with contextlib.suppress(OSError):
@@ -232,6 +250,7 @@ def _digest(key: str, value: bytes) -> bytes:
 
 
 _lock = threading.Lock()
+_complained: set[str] = set()
 _allowance: dict[str, int] = {}  # by folder: bytes that may still be written before the next look at its size
 
 
