@@ -60,6 +60,8 @@ class RecurrentParams:
     width: int = 0  # of h, where it is projected
     projection: Units | None = None
     streamed: bool = False  # the weights come from beyond L2 at every step
+    clip: tuple[float, float] | None = None  # of an lstm's cells
+    clip_nan: bool = False  # a NaN becomes the lower limit
 
     @property
     def depth(self) -> int:
@@ -76,14 +78,14 @@ class RecurrentParams:
 
 def make_recurrent(kind: str, inputs: Sequence[Operand], outputs: Sequence[Operand], units: Units, target: Target, *,
                    reverse: bool = False, activation: str = "tanh", ahead: Ahead | None = None, ragged: bool = False,
-                   projection: Units | None = None) -> Kernel:  # fmt: skip
+                   projection: Units | None = None, clip: tuple[float, float] | None = None, clip_nan: bool = False) -> Kernel:  # fmt: skip
     """The kernel of kind "lstm", "gru" or "rnn"; operands as RecurrentParams or `recurrent_ahead` has them."""
     y = outputs[0]
     steps, rows, width = y.shape
     hidden = width if projection is None else outputs[2].shape[1]
     weight_bytes = (GATES[kind] * hidden * width + (0 if projection is None else hidden * width)) * itemsize(y.dtype)
     params = RecurrentParams(steps, rows, hidden, units, reverse, activation, y.dtype, ahead, ragged,
-                             0 if projection is None else width, projection, rows > 1 and weight_bytes > target.l2)  # fmt: skip
+                             0 if projection is None else width, projection, rows > 1 and weight_bytes > target.l2, clip, clip_nan)  # fmt: skip
     every = [*inputs, *outputs]
     assert all(o.strides[-1] == 1 or o.shape[-1] == 1 for o in every), "the last axis of every operand must be dense"
     multiplied = max(rows * weight_bytes / itemsize(y.dtype) / 30, weight_bytes / (70 if weight_bytes < target.l2 else 25))
@@ -309,7 +311,7 @@ class RecurrentEmitter:
         if kind == "lstm":
             i, f, g, o = (m.add(a, b) for a, b in zip(sums, shares, strict=True))
             before = old(c)
-            cell = m.fma(m.sigmoid(f), before, m.mul(m.sigmoid(i), m.tanh(g)))
+            cell = self.clipped(m.fma(m.sigmoid(f), before, m.mul(m.sigmoid(i), m.tanh(g))))
             self.store(self.kept(live, cell, before), new(self.final + 1), mask)
             out = m.mul(m.sigmoid(o), m.tanh(cell))
             if self.p.projection is not None:
@@ -334,6 +336,18 @@ class RecurrentEmitter:
         self.store(out, fn.at(y, fn.iadd(fn.imul(n, self.operand(self.y).strides[1]), unit), self.p.dtype), mask)
         with fn.if_(is_last):
             self.store(out, new(self.final), mask)
+
+    def clipped(self, cell: Val) -> Val:
+        """The cells' state within its limits."""
+        if self.p.clip is None:
+            return cell
+        m = self.math
+        low, high = (m.like(limit, cell) for limit in self.p.clip)
+        within = m.min(m.max(cell, low), high)
+        if not self.p.clip_nan:
+            return within
+        number = self.fn.b.fcmp_ordered("ord", cell.ir, cell.ir)
+        return Val(self.fn.b.select(number, within.ir, low.ir), cell.dtype, cell.lanes)
 
     def live(self, n: ir.Value) -> ir.Value | None:
         """Whether the step lies within row n; None where all rows are of one length."""

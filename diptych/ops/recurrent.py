@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +86,55 @@ def _split(g: Builder, gates: Value, count: int) -> list[Value]:
     return [g.slice_axis(gates, 1, i * h, (i + 1) * h) for i in range(count)]
 
 
+class _Clip(NamedTuple):
+    """Limits of the cells' states; `nan`: a state that is no number becomes the lower one, and does not stay NaN."""
+
+    low: float
+    high: float
+    nan: bool
+
+
+def _lstm_reference(x: Array, w_ih: Array, w_hh: Array, b: Array, h0: Array, c0: Array, reverse: bool, w_hr: Array | None = None,
+                    lengths: Array | None = None, clip: _Clip | None = None) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Both operators of LSTM in NumPy; w_hr projects h, rows end at `lengths`."""
+    shares = _project(widened(x), widened(w_ih), widened(b))
+    u, h, c = widened(w_hh).T, widened(h0), widened(c0)
+    projection = None if w_hr is None else widened(w_hr).T
+    y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
+    for t in _steps(len(x), reverse):
+        i, f, n, o = np.split(shares[t] + h @ u, 4, 1)
+        cell = _sigmoid(f) * c + _sigmoid(i) * np.tanh(n)
+        if clip is not None:
+            lower, upper = (np.fmax, np.fmin) if clip.nan else (np.maximum, np.minimum)
+            cell = upper(lower(cell, clip.low), clip.high)
+        out = _sigmoid(o) * np.tanh(cell)
+        out = out if projection is None else out @ projection
+        y[t] = h = np.where(_live(lengths, t), out, h)
+        c = np.where(_live(lengths, t), cell, c)
+    return narrowed(y, x), narrowed(h, x), narrowed(c, x)
+
+
+def _lstm_values(g: Builder, x: Value, w_ih: Value, w_hh: Value, b: Value, h0: Value, c0: Value, reverse: bool,
+                 w_hr: Value | None = None, lengths: Value | None = None, clip: _Clip | None = None
+                 ) -> tuple[Value, Value, Value]:  # fmt: skip
+    """The same as simpler operators, all steps unrolled."""
+    h, c = h0, c0
+
+    def step(share: Value, t: int) -> Value:
+        nonlocal h, c
+        i, f, n, o = _split(g, g.add(share, g.matmul(h, w_hh, transpose_b=True)), 4)
+        cell = g.add(g.mul(g.sigmoid(f), c), g.mul(g.sigmoid(i), g.tanh(n)))
+        if clip is not None:
+            limited = g.minimum(g.maximum(cell, clip.low), clip.high)
+            cell = g.where(g.ew("is_nan", cell), g.scalar(clip.low, cell.dtype), limited) if clip.nan else limited
+        out = g.mul(g.sigmoid(o), g.tanh(cell))
+        out = out if w_hr is None else g.matmul(out, w_hr, transpose_b=True)
+        h, c = _kept(g, lengths, t, out, h), _kept(g, lengths, t, cell, c)
+        return h
+
+    return _unroll(g, _project_values(g, x, w_ih, b), reverse, step), h, c
+
+
 @op
 class Lstm(Loops):
     """LSTM (Hochreiter and Schmidhuber, 1997, with forget gate): x, w_ih, w_hh, b, h0, c0 -> y[T,N,H], h, c.
@@ -111,29 +160,12 @@ class Lstm(Loops):
 
     def reference(self, x: Array, w_ih: Array, w_hh: Array, b: Array, h0: Array, c0: Array
                   ) -> tuple[Array, Array, Array]:  # fmt: skip
-        shares = _project(widened(x), widened(w_ih), widened(b))
-        u, h, c = widened(w_hh).T, widened(h0), widened(c0)
-        y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
-        for t in _steps(len(x), self.reverse):
-            i, f, n, o = np.split(shares[t] + h @ u, 4, 1)
-            c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(n)
-            h = _sigmoid(o) * np.tanh(c)
-            y[t] = h
-        return narrowed(y, x), narrowed(h, x), narrowed(c, x)
+        return _lstm_reference(x, w_ih, w_hh, b, h0, c0, self.reverse)
 
     def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b: Value, h0: Value, c0: Value
                   ) -> tuple[Value, Value, Value]:  # fmt: skip
         """All steps unrolled, for gradients and for targets without a kernel of it."""
-        h, c = h0, c0
-
-        def step(share: Value, t: int) -> Value:
-            nonlocal h, c
-            i, f, n, o = _split(g, g.add(share, g.matmul(h, w_hh, transpose_b=True)), 4)
-            c = g.add(g.mul(g.sigmoid(f), c), g.mul(g.sigmoid(i), g.tanh(n)))
-            h = g.mul(g.sigmoid(o), g.tanh(c))
-            return h
-
-        return _unroll(g, _project_values(g, x, w_ih, b), self.reverse, step), h, c
+        return _lstm_values(g, x, w_ih, w_hh, b, h0, c0, self.reverse)
 
     def gradient(self, g: Builder, xs: tuple[Value, ...], ys: tuple[Value, ...], dys: tuple[Value, ...]
                  ) -> tuple[Value | None, ...]:  # fmt: skip
@@ -146,15 +178,20 @@ class Lstm(Loops):
 
 @op
 class LstmGeneral(Loops):
-    """lstm with a projection (LSTMP; Sak et al., 2014), with lengths, or both.
+    """lstm with a projection (LSTMP; Sak et al., 2014), with lengths, with limits of the cells' states, or several of them.
 
     x[T,N,I], w_ih[4H,I], w_hh[4H,P], b, (projected: w_hr[P,H]), h0[N,P], c0[N,H], (ragged: lengths[N]) -> y[T,N,P], h, c.
-    Projected, h' = w_hr (sigmoid(o) tanh(c')), otherwise P = H. Past a row's length its state stays what it was.
+    Projected, h' = w_hr (sigmoid(o) tanh(c')), otherwise P = H. Past a row's length its state stays what it was. With
+    clip_low and clip_high each c' is limited to that range before anything is made of it (c0 is not): cuDNN's clipping.
+    A NaN stays one unless clip_nan is set, then it becomes clip_low.
     """
 
     reverse: bool = False
     projected: bool = False
     ragged: bool = False
+    clip_low: float | None = None
+    clip_high: float | None = None
+    clip_nan: bool = False
 
     samples = (
         S((3, 2, 5), (16, 5), (16, 3), (16,), (3, 4), (2, 3), (2, 4), projected=True),
@@ -162,6 +199,10 @@ class LstmGeneral(Loops):
         S((4, 3, 5), (16, 5), (16, 4), (16,), (3, 4), (3, 4), Arg((3,), "i64", 0, 6), ragged=True),
         S((4, 3, 5), (16, 5), (16, 4), (16,), (3, 4), (3, 4), Arg((3,), "i64", 0, 6), ragged=True, reverse=True),
         S((4, 3, 5), (16, 5), (16, 3), (16,), (3, 4), (3, 3), (3, 4), Arg((3,), "i64", 0, 6), projected=True, ragged=True),
+        S((4, 2, 5), (16, 5), (16, 4), (16,), (2, 4), (2, 4), clip_low=-0.5, clip_high=0.25, grad=False),
+        S((3, 2, 5), (16, 5), (16, 4), (16,), (2, 4), (2, 4), clip_low=-9.0, clip_high=9.0, clip_nan=True),
+        S((4, 3, 5), (16, 5), (16, 3), (16,), (3, 4), (3, 3), (3, 4), Arg((3,), "i64", 0, 6), projected=True, ragged=True,
+          reverse=True, clip_low=-0.25, clip_high=0.5, grad=False),
     )
 
     def _named(self, rest: tuple[Any, ...]) -> tuple[Any, Any, Any, Any]:
@@ -175,6 +216,9 @@ class LstmGeneral(Loops):
     def infer(self, x: TensorType, w_ih: TensorType, w_hh: TensorType, b: TensorType, *rest: TensorType
               ) -> tuple[TensorType, TensorType, TensorType]:  # fmt: skip
         w_hr, h0, c0, lengths = self._named(rest)
+        low, high = self.clip_low, self.clip_high
+        if (low is None) != (high is None) or (low is not None and high is not None and not low <= high):
+            raise TypeRuleError(f"the cells' states are limited from clip_low={low} to clip_high={high}: give both, in this order, or none")
         if w_hr is None:
             _check(4, x, w_ih, w_hh, (b,), (h0, c0), self.ragged, lengths)
             return x.with_shape((*x.shape[:2], w_hh.shape[1])), h0, c0
@@ -187,35 +231,22 @@ class LstmGeneral(Loops):
             raise TypeRuleError(f"state {h0} must have shape ({x.shape[1]}, {width}) for input {x} and projection {w_hr}")
         return x.with_shape((*x.shape[:2], width)), h0, c0
 
+    @property
+    def clip(self) -> _Clip | None:
+        """The limits of the cells' states."""
+        if self.clip_low is None or self.clip_high is None:
+            return None
+        return _Clip(self.clip_low, self.clip_high, self.clip_nan)
+
     def reference(self, x: Array, w_ih: Array, w_hh: Array, b: Array, *rest: Array) -> tuple[Array, Array, Array]:
         w_hr, h0, c0, lengths = self._named(rest)
-        shares = _project(widened(x), widened(w_ih), widened(b))
-        u, h, c = widened(w_hh).T, widened(h0), widened(c0)
-        y = np.empty((*x.shape[:2], h.shape[1]), h.dtype)
-        for t in _steps(len(x), self.reverse):
-            i, f, n, o = np.split(shares[t] + h @ u, 4, 1)
-            cell = _sigmoid(f) * c + _sigmoid(i) * np.tanh(n)
-            out = _sigmoid(o) * np.tanh(cell)
-            out = out if w_hr is None else out @ widened(w_hr).T
-            y[t] = h = np.where(_live(lengths, t), out, h)
-            c = np.where(_live(lengths, t), cell, c)
-        return narrowed(y, x), narrowed(h, x), narrowed(c, x)
+        return _lstm_reference(x, w_ih, w_hh, b, h0, c0, self.reverse, w_hr, lengths, self.clip)
 
     def decompose(self, g: Builder, x: Value, w_ih: Value, w_hh: Value, b: Value, *rest: Value
                   ) -> tuple[Value, Value, Value]:  # fmt: skip
         """All steps unrolled, for gradients and for targets without a kernel of it."""
-        w_hr, h, c, lengths = self._named(rest)
-
-        def step(share: Value, t: int) -> Value:
-            nonlocal h, c
-            i, f, n, o = _split(g, g.add(share, g.matmul(h, w_hh, transpose_b=True)), 4)
-            cell = g.add(g.mul(g.sigmoid(f), c), g.mul(g.sigmoid(i), g.tanh(n)))
-            out = g.mul(g.sigmoid(o), g.tanh(cell))
-            out = out if w_hr is None else g.matmul(out, w_hr, transpose_b=True)
-            h, c = _kept(g, lengths, t, out, h), _kept(g, lengths, t, cell, c)
-            return h
-
-        return _unroll(g, _project_values(g, x, w_ih, b), self.reverse, step), h, c
+        w_hr, h0, c0, lengths = self._named(rest)
+        return _lstm_values(g, x, w_ih, w_hh, b, h0, c0, self.reverse, w_hr, lengths, self.clip)
 
 
 @op

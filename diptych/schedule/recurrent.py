@@ -60,6 +60,7 @@ def lower_recurrent(ctx: Context, group: Group) -> None:
     else:
         first = _shares(ctx, _cast(ctx, ctx.view(x), dtype), arranged, w_ih, biases[0])
     inputs = [first, weights, *(arranged.view(b) for b in biases[1:]), *along]
+    low, high = at.get("clip_low"), at.get("clip_high")
     made_here = [] if ahead is None else [ctx.temp((2, GROUP, prod(w.shape[:3]) if w is not None else 0))]
     projection = None
     if matrix is not None:
@@ -75,6 +76,7 @@ def lower_recurrent(ctx: Context, group: Group) -> None:
     kernel = make_recurrent(
         kind, [v.operand for v in inputs], [v.operand for v in (*outputs, *made_here)], units, ctx.target,
         reverse=at["reverse"], activation=at.get("activation", "tanh"), ahead=ahead, ragged=bool(lengths), projection=projection,
+        clip=None if low is None or high is None else (low, high), clip_nan=at.get("clip_nan", False),
     )  # fmt: skip
     ctx.call(kernel, [*inputs, *outputs, *made_here])
     for made, out in zip(outputs, results, strict=True):

@@ -13,6 +13,7 @@ from llvmlite import ir
 import diptych
 from diptych import compiler
 from diptych.codegen.object import assembly
+from diptych.errors import TypeRuleError
 from diptych.ir import Graph, TensorType
 from diptych.ir.kernel import Operand
 from diptych.kernels.base import emit_kernel
@@ -123,7 +124,7 @@ def test_threads_that_share_a_layer(kind: str, sizes: tuple[int, int, int, int],
 
 
 def general(sizes: tuple[int, int, int, int], width: int, lengths: list[int] | None, rng: np.random.Generator,
-            reverse: bool = False) -> tuple[Graph, list[Array]]:  # fmt: skip
+            reverse: bool = False, **clip: Any) -> tuple[Graph, list[Array]]:  # fmt: skip
     """An LSTM with a projection to `width` (0: none) and rows with lengths of their own (None: of one length)."""
     t, n, i, h = sizes
     shapes = [(t, n, i), (4 * h, i), (4 * h, width or h), (4 * h,)] + [(width, h)] * bool(width) + [(n, width or h), (n, h)]
@@ -135,7 +136,7 @@ def general(sizes: tuple[int, int, int, int], width: int, lengths: list[int] | N
     if lengths is not None:
         values.append(g.input("lengths", TensorType((n,), "i64")))
         given.append(np.array(lengths))
-    op = OPS["lstm_general"](reverse=reverse, projected=bool(width), ragged=lengths is not None)
+    op = OPS["lstm_general"](reverse=reverse, projected=bool(width), ragged=lengths is not None, **clip)
     return g.finish(list(g.emit_all(op, *values))), given
 
 
@@ -156,6 +157,36 @@ def test_projection_and_lengths_shared_by_threads(
         for _ in range(5):
             for got, want in zip(model(*given), alone, strict=True):
                 np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(("sizes", "width", "lengths"), [
+    ((9, 1, 8, 260), 0, None), ((40, 1, 6, 96), 0, None), ((5, 9, 8, 37), 11, None), ((5, 3, 8, 200), 0, [5, 0, 3]),
+], ids=str)  # fmt: skip
+def test_states_within_limits(sizes: tuple[int, int, int, int], width: int, lengths: list[int] | None, rng: np.random.Generator) -> None:
+    graph, given = general(sizes, width, lengths, rng, clip_low=-0.125, clip_high=0.0625)
+    alone = check(graph, given)
+    states = alone[2] if lengths is None else alone[2][[0, 2]]  # a row of no steps keeps the state it was given
+    assert states.min() == -0.125
+    assert states.max() == 0.0625
+    for got, want in zip(diptych.compile(graph, threads=2)(*given), alone, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_nan_becomes_the_lower_limit_only_where_asked(stops: bool, rng: np.random.Generator) -> None:
+    graph, given = general((4, 3, 5, 21), 0, None, rng, clip_low=-0.25, clip_high=0.25, clip_nan=stops)
+    given[0][-1, 1, 2] = np.nan
+    y, _, cells = check(graph, given)
+    assert np.isnan(y[-1, 1]).all()  # of its own step the output gate is NaN either way
+    assert (cells[1] == -0.25).all() if stops else np.isnan(cells[1]).all()
+    assert not np.isnan(cells[[0, 2]]).any()
+
+
+@pytest.mark.parametrize("clip", [{"clip_low": 0.5}, {"clip_high": 0.5}, {"clip_low": 0.5, "clip_high": -0.5},
+                                  {"clip_low": float("nan"), "clip_high": 1.0}])  # fmt: skip
+def test_limits_come_both_and_in_order(clip: dict[str, float], rng: np.random.Generator) -> None:
+    with pytest.raises(TypeRuleError, match="clip_low="):
+        general((2, 1, 3, 4), 0, None, rng, **clip)
 
 
 @pytest.mark.parametrize("kind", ["gru", "rnn"])

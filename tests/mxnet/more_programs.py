@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,43 @@ def regions(mx: Any) -> Arrays:
         made = nd.RNN(*xs, state_size=6, num_layers=2, bidirectional=directions == 2, mode="lstm", projection_size=3, state_outputs=True)
         out |= {f"projected{directions}_{i}": y.asnumpy() for i, y in enumerate(made)}
     return out
+
+
+def clipped(mx: Any) -> Arrays:
+    """LSTM with limits of its cells' states. MXNet itself has them on GPUs only: there the layer is written out, with clip."""
+    nd, rng = mx.nd, np.random.RandomState(6)
+    out, keep = _keeper(mx)
+    steps, rows, inner, hidden = 5, 2, 3, 4
+    sizes = (4 * hidden * inner, 4 * hidden * hidden, 4 * hidden, 4 * hidden)
+    shapes = ((steps, rows, inner), (sum(sizes),), (1, rows, hidden), (1, rows, hidden))
+    xs = [nd.array(rng.uniform(-1, 1, s)) for s in shapes]
+
+    def operator(*xs: Any, **limits: Any) -> Any:
+        return nd.RNN(*xs, state_size=hidden, num_layers=1, mode="lstm", state_outputs=True, **limits)
+
+    def written_out(x: Any, packed: Any, h: Any, c: Any, low: float, high: float) -> Any:
+        ends = np.cumsum((0, *sizes))
+        w, u, b, d = (nd.slice_axis(packed, axis=0, begin=int(i), end=int(j)) for i, j in itertools.pairwise(ends))
+        w, u, h, c = w.reshape((4 * hidden, inner)), u.reshape((4 * hidden, hidden)), h[0], c[0]
+        ys = []
+        for t in range(steps):
+            gates = nd.FullyConnected(x[t], w, b, num_hidden=4 * hidden) + nd.FullyConnected(h, u, d, num_hidden=4 * hidden)
+            i, f, g, o = nd.split(gates, 4, axis=1)
+            c = nd.clip(nd.sigmoid(f) * c + nd.sigmoid(i) * nd.tanh(g), low, high)
+            h = nd.sigmoid(o) * nd.tanh(c)
+            ys.append(h)
+        return nd.stack(*ys), h.expand_dims(0), c.expand_dims(0)
+
+    def layer(*xs: Any) -> Any:
+        if mx.__name__ == "diptych.mxnet":
+            found = operator(*xs, lstm_state_clip_min=-0.1, lstm_state_clip_max=0.15)
+        else:
+            found = written_out(*xs, -0.1, 0.15)
+        return nd.concat(*(y.reshape((-1,)) for y in found), dim=0)
+
+    keep("limited", layer, *xs)
+    wide = operator(*xs, lstm_state_clip_min=-50, lstm_state_clip_max=50, lstm_state_clip_nan=True)
+    return out | {f"wide{i}": y.asnumpy() for i, y in enumerate(wide)}
 
 
 def densities(mx: Any) -> Arrays:

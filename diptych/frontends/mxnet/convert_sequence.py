@@ -43,9 +43,7 @@ def _rnn(c: Call) -> Result:
     mode = a.text("mode", choices=tuple(_GATES))
     hidden, layers = a.integer("state_size"), a.integer("num_layers")
     directions = 2 if a.boolean("bidirectional", False) else 1
-    for what in ("lstm_state_clip_min", "lstm_state_clip_max"):
-        if a.optional_real(what) is not None:
-            raise c.fail(f"{what} is not supported", "cells whose state is not clipped are")
+    clip = _clip(c, mode)
     projection = a.optional_integer("projection_size") or 0
     if projection and mode != "lstm":
         raise c.fail(f"projection_size with mode {mode}", "only LSTM has a projection")
@@ -70,7 +68,7 @@ def _rnn(c: Call) -> Result:
         results = []
         for direction in range(directions):
             i = layer * directions + direction
-            out, h, cell = _one(c, mode, y, weights[i], biases[i], i, direction == 1, lengths)
+            out, h, cell = _one(c, mode, y, weights[i], biases[i], i, direction == 1, lengths, clip)
             results.append(out)
             ends.append(h)
             cells.append(cell)
@@ -83,8 +81,21 @@ def _rnn(c: Call) -> Result:
     return (y, *states)
 
 
+def _clip(c: Call, mode: str) -> dict[str, float | bool]:
+    """The limits of an LSTM's cells: what MXNet documents and cuDNN does; MXNet 1.9.1 takes no notice of it on a CPU."""
+    low, high = (c.attrs.optional_real(f"lstm_state_clip_{end}") for end in ("min", "max"))
+    nan = c.attrs.boolean("lstm_state_clip_nan", False)
+    if low is None and high is None:
+        return {}
+    if mode != "lstm":
+        raise c.fail(f"lstm_state_clip_min and lstm_state_clip_max with mode {mode}", "only LSTM has cells to clip: leave them out")
+    if low is None or high is None or not low <= high:
+        raise c.fail(f"lstm_state_clip_min={low} with lstm_state_clip_max={high}", "give both, the minimum first, or none")
+    return {"clip_low": low, "clip_high": high, "clip_nan": nan}
+
+
 def _one(c: Call, mode: str, x: Value, w: list[Value], b: tuple[Value, Value], index: int, reverse: bool,
-         lengths: Value | None) -> tuple[Value, Value, Value | None]:  # fmt: skip
+         lengths: Value | None, clip: dict[str, float | bool]) -> tuple[Value, Value, Value | None]:  # fmt: skip
     """One layer in one direction: the sequence, the last hidden state, the last cell state (LSTM)."""
 
     def state(k: int) -> Value:
@@ -100,11 +111,11 @@ def _one(c: Call, mode: str, x: Value, w: list[Value], b: tuple[Value, Value], i
     ragged = lengths is not None and (reverse or c.outputs > 1)
     ends = [c.cast(lengths, "i64")] if ragged and lengths is not None else []
     cell: Value | None = None
-    if mode == "lstm" and not ragged and len(w) == 2:
+    if mode == "lstm" and not ragged and len(w) == 2 and not clip:
         y, h, cell = c.emit_all("lstm", x, *w, both(), state(2), state(3), reverse=reverse)
     elif mode == "lstm":
         y, h, cell = c.emit_all("lstm_general", x, *w[:2], both(), *w[2:], state(2), state(3), *ends,
-                                reverse=reverse, projected=len(w) > 2, ragged=ragged)  # fmt: skip
+                                reverse=reverse, projected=len(w) > 2, ragged=ragged, **clip)  # fmt: skip
     elif mode == "gru":
         y, h = c.emit_all("gru", x, *w, *b, state(2), *ends, reverse=reverse, ragged=ragged)
     else:
