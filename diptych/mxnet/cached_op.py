@@ -11,6 +11,8 @@ from diptych.mxnet.symbol.node import topological
 from diptych.mxnet.tape import CallNode
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from diptych.mxnet.symbol.symbol import Symbol
 
 __all__ = ["CachedOp"]
@@ -21,6 +23,7 @@ class CachedOp:
 
     The graph is prepared once for each set of shapes, types and the training mode; while recording the whole call is
     one step on the tape. `flags` (static_alloc and so on) change nothing here.
+    `params`: the inputs that are parameters, which inference may build in while nobody writes to them.
 
     >>> from diptych.mxnet import nd, sym
     >>> double = CachedOp(sym.Variable("x") * 2)
@@ -28,10 +31,11 @@ class CachedOp:
     array([2., 2.], dtype=float32)
     """
 
-    def __init__(self, sym: Symbol, flags: Any = ()) -> None:
+    def __init__(self, sym: Symbol, flags: Any = (), params: Collection[str] = ()) -> None:
         self._symbol = sym
         self._flags = dict(flags)
         self._names = sym.list_inputs()
+        self._params = frozenset(params)
         self._operators = sum(n.op is not None for n in topological(sym._heads))
         self._monitor: Any = None
         self._monitor_all = False
@@ -39,7 +43,7 @@ class CachedOp:
     def __call__(self, *args: Any, out: Any = None, default_ctx: Any = None, **kwargs: Any) -> Any:
         if len(args) != len(self._names):
             raise MXNetError(f"the graph takes {len(self._names)} arrays ({', '.join(self._names)}), {len(args)} were given")
-        results = run.run(self._symbol, dict(zip(self._names, args)), self._monitor, self._monitor_all)
+        results = run.run(self._symbol, dict(zip(self._names, args)), self._monitor, self._monitor_all, self._params)
         self._describe(results)
         context = args[0]._ctx if args else None
         if context is not None:

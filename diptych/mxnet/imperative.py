@@ -11,7 +11,9 @@ from diptych.frontends.mxnet.attributes import Attributes
 from diptych.ir.types import numpy_dtype
 from diptych.mxnet.base import MXNetError
 from diptych.mxnet.ops import live
+from diptych.mxnet.ops.fixed import fixed
 from diptych.mxnet.ops.prepare import Prepared, prepare, run_host
+from diptych.mxnet.profiling import recorder
 from diptych.mxnet.random_state import draw
 from diptych.mxnet.tape import CallNode, Entry, Node, settle, state
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from diptych.ir import Array
     from diptych.mxnet.ndarray.ndarray import NDArray
 
-__all__ = ["call", "invoke", "ones_like", "store", "wrap"]
+__all__ = ["call", "infer", "invoke", "ones_like", "store", "wrap"]
 
 _IR = {numpy_dtype(d): d for d in ("f32", "f64", "f16", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "bool")}
 
@@ -72,7 +74,7 @@ def call(prepared: Prepared, operands: Sequence[NDArray], out: Sequence[NDArray]
     A recorded call waits until one of its values is needed.
     """
     if state.recording and any(x._entry is not None for x in operands):
-        args: list[Any] = [x._pending if x._array is None else x._array for x in operands]
+        args: list[Any] = [x._pending if x._array is None and x._waits() else x._data for x in operands]
         for noise in prepared.noise:
             args.append(draw(noise))
         node = CallNode(prepared, [x._entry for x in operands], args)
@@ -94,6 +96,14 @@ def call(prepared: Prepared, operands: Sequence[NDArray], out: Sequence[NDArray]
             operands[i]._data[...] = results[k]
     visible = results[: prepared.visible]
     return [wrap(a) for a in visible] if out is None else deliver(visible, out)
+
+
+def infer(prepared: Prepared, operands: Sequence[NDArray], params: tuple[int, ...]) -> list[NDArray]:
+    """The same for inference, of a network whose operands at these places are parameters, which seldom change."""
+    form = None if state.recording or recorder.active else fixed(prepared, params)
+    if form is None:
+        return call(prepared, operands)
+    return [wrap(a) for a in form(operands)[: prepared.visible]]
 
 
 def promised(node: CallNode, index: int) -> NDArray:

@@ -168,7 +168,7 @@ class HybridBlock(Block):
             if name not in places and name not in params:
                 raise RuntimeError(f"the graph needs {name}, which is neither an input nor a parameter of the block")
         self._cached_op_args = [(True, places[n]) if n in places else (False, params[n]) for n in names]
-        self._cached_op = CachedOp(out, tuple(self._flags.items()))
+        self._cached_op = CachedOp(out, tuple(self._flags.items()), [n for n in names if n not in places])
         if self._callback is not None:
             self._hook()
 

@@ -109,7 +109,7 @@ def get(x: NDArray, key: Any) -> NDArray:
     """x[key]: contiguous basic slices share memory with x, everything else is a copy."""
     np_mode = state.np_array
     key = normal_key(key, np_mode)
-    if x._array is None and state.recording and x._entry is not None and is_basic(key):
+    if state.recording and x._entry is not None and is_basic(key) and x._waits():
         found = _promised_part(x, key)
         if found is not None:
             return found

@@ -19,15 +19,16 @@ from diptych.mxnet.ndarray import indexing
 from diptych.mxnet.ndarray.arithmetic import Arithmetic
 from diptych.mxnet.ndarray.fluent import Fluent
 from diptych.mxnet.ndarray.taped import Taped
+from diptych.mxnet.ops.fixed import Seal
 from diptych.mxnet.ops.prepare import Prepared
-from diptych.mxnet.tape import settle, state
+from diptych.mxnet.tape import CallNode, settle, state
 from diptych.ops.build import Builder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from diptych.ir import Array
-    from diptych.mxnet.tape import CallNode, Entry
+    from diptych.mxnet.tape import Entry
 
 __all__ = ["NDArray", "py_slice", "waitall"]
 
@@ -49,7 +50,7 @@ class NDArray(Arithmetic, Fluent, Taped):
     __slots__ = ("__weakref__", "_array", "_ctx", "_entry", "_fresh", "_grad", "_pending")
     __array_priority__ = 1000.0
     _array: Array | None  # None while the value is still to be computed
-    _pending: tuple[CallNode, int] | None
+    _pending: tuple[CallNode | Seal, int] | None
     _entry: Entry | None
     _grad: NDArray | None
     _ctx: Context | None
@@ -69,15 +70,22 @@ class NDArray(Arithmetic, Fluent, Taped):
             node, index = self._pending
             node.run()
             array = self._array
-            if array is None:  # the call was carried out before this array came to show its result
+            if array is None and isinstance(node, CallNode):  # the call was carried out before this array came to show its result
                 assert node.results is not None
                 array = self._array = node.results[index]
                 self._pending = None
+            assert array is not None
         return array
 
     @_data.setter
     def _data(self, array: Array) -> None:
         self._array, self._pending = array, None
+
+    def _waits(self) -> bool:
+        """Whether the value is still to be computed; one that is only sealed (see `ops.fixed`) is at hand from here on."""
+        if self._array is None and isinstance(self._pending[0], Seal):  # type: ignore[index]
+            self._pending[0].run()  # type: ignore[index]
+        return self._array is None
 
     def _promised_type(self) -> tuple[tuple[int, ...], str]:
         """Shape and IR dtype of a value that waits."""
@@ -192,9 +200,9 @@ class NDArray(Arithmetic, Fluent, Taped):
         """The same memory in another shape, recorded as a reshape."""
         if not state.recording or self._entry is None:
             return wrap(self._data.reshape(shape))
-        if self._array is None:
+        if self._waits():
             return call(_reshaping(self._promised_type(), shape), [self])[0]
-        return indexing.view(self, self._array.reshape(shape), _reshaping(type_of(self._array), shape))
+        return indexing.view(self, self._data.reshape(shape), _reshaping(type_of(self._data), shape))
 
     def reshape(self, *shape: Any, **kwargs: Any) -> NDArray:
         """The same memory in another shape; the codes 0, -1, -2, -3, -4 are those of the operator Reshape."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from diptych.frontends.mxnet.convert import Converter
     from diptych.ir import Array, Graph, Value
+    from diptych.mxnet.ops.fixed import Fixed
 
 __all__ = ["Prepared", "converter_of", "has_graph", "host_of", "prepare", "run_host"]
 
@@ -41,7 +42,7 @@ class Prepared:
     `visible` results come first; after them the new values of `updates` (operand, result) and of `later`.
     """
 
-    __slots__ = ("_vjps", "graph", "in_types", "later", "noise", "out_types", "program", "updates", "visible")
+    __slots__ = ("_vjps", "fixed", "graph", "in_types", "later", "noise", "out_types", "program", "updates", "visible")
 
     def __init__(self, graph: Graph, visible: int, noise: Sequence[Noise] = (), updates: Sequence[tuple[int, int]] = (),
                  later: Sequence[tuple[int, int]] = (), network: bool = False) -> None:  # fmt: skip
@@ -54,11 +55,16 @@ class Prepared:
         self.in_types = tuple(graph.input_types().values())
         self.out_types = tuple(graph.output_types().values())
         self._vjps: dict[tuple[int, ...], Prepared] = {}
+        self.fixed: dict[tuple[int, ...], Fixed] = {}  # by the places of parameters
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """All results for operands (random inputs included)."""
+        return self.called(self.program, arrays)
+
+    def called(self, program: Program, arrays: Sequence[Array]) -> list[Array]:
+        """The results of a program of this graph."""
         try:
-            return self.program(arrays)
+            return program(arrays)
         except InputError as error:  # an index outside of its array; shapes and types have been checked before
             raise MXNetIndexError(f"{self.graph.name}: {error}") from error
 

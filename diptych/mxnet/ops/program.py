@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from dataclasses import replace
 from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class Program:
     """
 
     __slots__ = ("_calls", "_constants", "_into", "_made", "_native", "_outputs", "_price", "_slots", "_spent", "_steps", "_tried",
-                 "graph", "network", "watch")  # fmt: skip
+                 "graph", "network", "seconds", "watch")  # fmt: skip
 
     def __init__(self, graph: Graph, network: bool = False) -> None:
         self.graph = graph
@@ -52,6 +53,7 @@ class Program:
         self.watch: Watch | None = None  # the same with a clock, for the profiler
         self._into: Any = None
         self._tried = False
+        self.seconds: float | None = None  # what making native code took, once there is some
         self._spent = 0.0
         self._calls = 0
         self._price = -1.0  # seconds that compiling would take, when they have been estimated
@@ -111,6 +113,15 @@ class Program:
             self._compile()
         return self._made
 
+    def compile(self) -> bool:
+        """Make native code now, and let go of the constants, which it has packed for itself; False where there is none."""
+        self._compile()
+        self._steps, self._constants = [], []
+        self.graph = replace(self.graph, nodes=(), constants={}, constant_names={})
+        if self._made is not None:
+            self._made.__dict__.pop("graph", None)
+        return self._native is not None
+
     def stepwise(self, arrays: Sequence[Array], spans: list[tuple[str, float, float]]) -> list[Array]:
         """A call in NumPy that notes (layer, begin, end) of its steps, those of a layer that follow each other together."""
         out = self._interpret(arrays, spans)
@@ -168,12 +179,14 @@ class Program:
         from diptych.options import Options
         from diptych.progress import default_progress
 
+        begin = perf_counter()
         try:
             made = Compiled(lambda: self.graph, lambda g: None if g is None else of_graph(g), Options(threads=cpu_count()), None,
                             default_progress(), build=not only_kept)  # fmt: skip
             assert made.executable is not None
             self._made = made
             self._native, self._into = made.call, made.executable.run_into
+            self.seconds = perf_counter() - begin
         except NotKept:
             pass
         except DiptychError as error:

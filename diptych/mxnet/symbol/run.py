@@ -10,7 +10,7 @@ from diptych.frontends.mxnet.symbol_graph import SymbolNode
 from diptych.frontends.mxnet.symbol_schema import input_names, output_count
 from diptych.ir import TensorType
 from diptych.mxnet.base import MXNetError
-from diptych.mxnet.imperative import call, invoke_all, type_of, wrap
+from diptych.mxnet.imperative import call, infer, invoke_all, type_of, wrap
 from diptych.mxnet.ops import live
 from diptych.mxnet.ops.prepare import Prepared, converter_of, finish, has_graph
 from diptych.mxnet.ops.registry import find
@@ -20,7 +20,7 @@ from diptych.mxnet.tape import state
 from diptych.ops.build import Builder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from diptych.mxnet.ndarray.ndarray import NDArray
     from diptych.mxnet.symbol.node import SymNode
@@ -29,17 +29,20 @@ if TYPE_CHECKING:
 __all__ = ["carried_out", "label_operands", "open_shapes", "prepared_symbol", "run"]
 
 
-def run(symbol: Symbol, operands: Mapping[str, NDArray], monitor: Any = None, monitor_all: bool = False) -> list[NDArray]:
+def run(symbol: Symbol, operands: Mapping[str, NDArray], monitor: Any = None, monitor_all: bool = False,
+        params: Collection[str] = ()) -> list[NDArray]:  # fmt: skip
     """The outputs of a symbol for arrays by variable name, recorded when recording is on.
 
     `monitor(name, operator, array)` is called for every operator's outputs; monitor_all: for its operands too, and for the
-    variables among them with None for the operator.
+    variables among them with None for the operator. `params`: the variables that are seldom written to between calls.
     """
     order = topological(symbol._heads)
     if monitor is None and len(order) > 1:
         variables = [n for n in order if n.op is None]
         arrays = [operands[n.name] for n in variables]
         prepared = prepared_symbol(symbol, order, variables, arrays)
+        if prepared is not None and params and not state.training:
+            return infer(prepared, arrays, tuple([i for i, n in enumerate(variables) if n.name in params]))
         if prepared is not None:
             return call(prepared, arrays)
     shapes = open_shapes(symbol, order, {n.name: operands[n.name]._data.shape for n in order if n.op is None})
