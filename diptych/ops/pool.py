@@ -159,6 +159,8 @@ class MaxPool(_Windows):
         S((1, 2, 4, 5, 6), kernel=(2, 3, 2), strides=(2, 1, 2), pads=((0, 0), (1, 1), (0, 0))),
         S((0, 2, 4, 4), kernel=(2, 2), strides=(2, 2), pads=((0, 0), (0, 0)), grad=False),
         S((1, 18, 7, 7), kernel=(3, 3), strides=(1, 1), pads=((1, 1), (1, 1))),
+        S((2, 3, 27, 1), kernel=(27, 1), strides=(1, 1), pads=((0, 0), (0, 0))),
+        S((2, 17, 3, 5), kernel=(3, 5), strides=(2, 2), pads=((0, 0), (0, 0))),
         S(Arg((1, 2, 4, 4), "f64"), kernel=(2, 2), strides=(1, 1), pads=((0, 0), (0, 0))),
     )
 
@@ -173,6 +175,8 @@ class MaxPool(_Windows):
                  ) -> tuple[Value | None, ...]:  # fmt: skip
         """The first of equal maxima takes the whole gradient."""
         (x,), (y,), (dy,) = xs, ys, dys
+        if self.kernel == x.shape[2:] and not any(map(any, self.pads)) and all(x.shape):
+            return (_gradient_of_all(g, x, dy),)
         parts: list[Value] = []
         taken: Value | None = None
         for part in self.padded(g, x, -np.inf):
@@ -181,6 +185,14 @@ class MaxPool(_Windows):
             parts.append(g.where(first, dy, 0.0))
             taken = hit if taken is None else g.ew("logical_or", taken, hit)
         return (self.unfold(g, parts, x.shape),)
+
+
+def _gradient_of_all(g: Builder, x: Value, dy: Value) -> Value:
+    """That of one window over everything: as many steps as one with few places, where each place has its own above."""
+    count = prod(x.shape[2:])
+    first = g.ew("arg_max", g.reshape(x, (*x.shape[:2], count)), axis=2, keepdims=True)
+    hit = g.equal(first, g.constant(np.arange(count, dtype=np.int64)))
+    return g.reshape(g.where(hit, g.reshape(dy, (*x.shape[:2], 1)), 0.0), x.shape)
 
 
 @op

@@ -249,4 +249,21 @@ def numpy_like(mx: Any) -> Arrays:
         mx.npx.reset_np()
 
 
-MORE = {f.__name__: f for f in (windows, regions, densities, integers, shapes, numpy_like)}
+def rows(mx: Any) -> Arrays:
+    """Convolutions over whole rows, and the largest of each channel, as networks for sentences have them."""
+    rng, out = np.random.RandomState(4), {}
+    cases = {"words": ((3, 1, 11, 20), (3, 20), (1, 1), (0, 0), (1, 1)), "padded": ((2, 2, 9, 17), (4, 17), (2, 1), (2, 0), (1, 1)),
+             "spread": ((2, 3, 12, 16), (3, 16), (1, 3), (1, 0), (2, 1)), "wide_pad": ((1, 1, 6, 18), (2, 18), (1, 1), (0, 1), (1, 1))}  # fmt: skip
+    for name, (shape, kernel, stride, pad, dilate) in cases.items():
+        x, w, b = (mx.nd.array(rng.randn(*s)) for s in (shape, (5, shape[1], *kernel), (5,)))
+        for a in (x, w, b):
+            a.attach_grad()
+        with mx.autograd.record():
+            y = mx.nd.Convolution(x, w, b, kernel=kernel, num_filter=5, stride=stride, pad=pad, dilate=dilate)
+            z = mx.nd.Pooling(y, kernel=y.shape[2:], pool_type="max")
+        z.backward(mx.nd.array(rng.randn(*z.shape)))
+        out.update({f"{name}_{k}": v.asnumpy() for k, v in {"y": y, "z": z, "dx": x.grad, "dw": w.grad, "db": b.grad}.items()})
+    return out
+
+
+MORE = {f.__name__: f for f in (windows, regions, densities, integers, shapes, numpy_like, rows)}

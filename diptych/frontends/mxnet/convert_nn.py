@@ -78,9 +78,30 @@ def _convolution(c: Call) -> Result:
     if last:
         x, w = to_first(c, x), to_first(c, w)
     _expect(c, w, (c.attrs.integer("num_filter"), None, *kernel))
-    y = c.emit("conv", x, w, *_bias(c, False), strides=spatial(c, "stride", n, 1), pads=both(spatial(c, "pad", n, 0)),
-               dilations=spatial(c, "dilate", n, 1), groups=c.attrs.integer("num_group", 1))  # fmt: skip
+    groups, strides, pads = c.attrs.integer("num_group", 1), spatial(c, "stride", n, 1), spatial(c, "pad", n, 0)
+    dilations = spatial(c, "dilate", n, 1)
+    if n == 2 and groups == 1 and pads[1] == 0 and _as_wide_as(x, kernel):
+        y = _over_rows(c, x, w, strides[0], pads[0], dilations[0])
+    else:
+        y = c.emit("conv", x, w, *_bias(c, False), strides=strides, pads=both(pads), dilations=dilations, groups=groups)
     return to_last(c, y) if last else y
+
+
+_FEW_CHANNELS, _WIDE = 16, 16
+
+
+def _as_wide_as(x: Value, kernel: tuple[int, ...]) -> bool:
+    """Whether a kernel covers whole rows of an image of few channels: rows of a matrix of word vectors, most often."""
+    return kernel[1] == x.shape[3] >= _WIDE and x.shape[1] < _FEW_CHANNELS and kernel[0] < x.shape[2]
+
+
+def _over_rows(c: Call, x: Value, w: Value, stride: int, pad: int, dilation: int) -> Value:
+    """A convolution that moves along one axis only: what a row holds are its channels, of which there are many then."""
+    n, channels, height, width = x.shape
+    rows = c.reshape(c.transpose(x, (0, 1, 3, 2)), (n, channels * width, 1, height))
+    taps = c.reshape(c.transpose(w, (0, 1, 3, 2)), (w.shape[0], channels * width, 1, w.shape[2]))
+    y = c.emit("conv", rows, taps, *_bias(c, False), strides=(1, stride), pads=both((0, pad)), dilations=(1, dilation), groups=1)
+    return c.reshape(y, (n, y.shape[1], y.shape[3], 1))
 
 
 @converts("Deconvolution")
