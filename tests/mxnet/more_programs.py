@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
+import warnings
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -266,4 +271,41 @@ def rows(mx: Any) -> Arrays:
     return out
 
 
-MORE = {f.__name__: f for f in (windows, regions, densities, integers, shapes, numpy_like, rows)}
+def vectors(mx: Any) -> Arrays:
+    """Vectors of tokens from files, put together for a vocabulary, and changed."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, two = Path(folder, "one"), Path(folder, "two")
+        one.write_text("3 2\n" "a 0.5 1\n" "b -1 2\n" "a 9 9\n" "Cc 3 4\n")
+        two.write_text("<unk>:7:8:9\n" "b:1:2:3\n" "d:4:5:6\n")
+        text = mx.contrib.text
+        first = text.embedding.CustomEmbedding(str(one), init_unknown_vec=mx.nd.ones)
+        second = text.embedding.CustomEmbedding(str(two), ":")
+        words = text.vocab.Vocabulary(Counter(["b", "b", "d", "Cc", "q"]), reserved_tokens=["<pad>"])
+        both = text.embedding.CompositeEmbedding(words, [first, second])
+        out = {"first": first.idx_to_vec, "second": second.idx_to_vec, "both": both.idx_to_vec, "one": first.get_vecs_by_tokens("b"),
+               "some": first.get_vecs_by_tokens(["zz", "CC", "A", "b"]), "lower": first.get_vecs_by_tokens(["zz", "CC", "A", "b"], True),
+               "of_words": text.embedding.CustomEmbedding(str(one), vocabulary=words).idx_to_vec}  # fmt: skip
+        out = {k: v.asnumpy() for k, v in out.items()}
+        out["numbers"] = np.array([*first.to_indices(["a", "b", "Cc", "x"]), len(first), first.vec_len, len(both), both.vec_len])
+        both.update_token_vectors(["d", "b"], mx.nd.array(np.arange(10).reshape(2, 5)))
+        first.update_token_vectors("a", mx.nd.array([7, 6]))
+        out.update(changed=both.idx_to_vec.asnumpy(), changed_one=first.idx_to_vec.asnumpy())
+        return out
+
+
+def variance_reduced(mx: Any, contexts: int = 1, epochs: int = 3, update_freq: int = 5) -> Arrays:
+    """SVRGModule: a linear regression with a batch that is filled up."""
+    module_of = import_module(f"{mx.__name__}.contrib.svrg_optimization.svrg_module").SVRGModule
+    rng = np.random.RandomState(7)
+    data = mx.io.NDArrayIter(rng.randn(22, 3).astype("float32"), rng.randn(22).astype("float32"), 4, label_name="lro_label")
+    net = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, name="fc")
+    net = mx.sym.LinearRegressionOutput(net, mx.sym.Variable("lro_label"), name="lro")
+    module = module_of(net, label_names=["lro_label"], context=[mx.cpu(i) for i in range(contexts)], update_freq=update_freq)
+    start = {"fc_weight": mx.nd.array([[0.1, -0.2, 0.3]]), "fc_bias": mx.nd.array([0.5])}
+    module.fit(data, eval_metric="mse", optimizer="sgd", optimizer_params={"learning_rate": 0.05}, num_epoch=epochs, arg_params=start)
+    out = {k: v.asnumpy() for k, v in module.get_params()[0].items()} | {f"full_{k}": v.asnumpy() for k, v in module._param_dict[0].items()}
+    return out | {"mse": np.array([module.score(data, "mse")[0][1]])}
+
+
+MORE = {f.__name__: f for f in (windows, regions, densities, integers, shapes, numpy_like, rows, vectors, variance_reduced)}

@@ -7,9 +7,8 @@ from typing import Any
 
 _PARTS = {"nd": "diptych.mxnet.ndarray.contrib", "ndarray": "diptych.mxnet.ndarray.contrib", "sym": "diptych.mxnet.symbol.contrib",
           "symbol": "diptych.mxnet.symbol.contrib", "amp": "diptych.mxnet.contrib.amp", "autograd": "diptych.mxnet.contrib.autograd", "io": "diptych.mxnet.contrib.io", "text": "diptych.mxnet.contrib.text",
-          "tensorboard": "diptych.mxnet.contrib.tensorboard"}  # fmt: skip
+          "svrg_optimization": "diptych.mxnet.contrib.svrg_optimization", "tensorboard": "diptych.mxnet.contrib.tensorboard"}  # fmt: skip
 _ABSENT = {"onnx": "export a checkpoint with diptych's own tools", "quantization": "int8 models are not made here",
-           "svrg_optimization": "there is no such optimizer here",
            "tensorrt": "it needs a GPU"}  # fmt: skip
 
 

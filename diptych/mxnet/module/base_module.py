@@ -152,6 +152,7 @@ class BaseModule:
             eval_metric.reset()
             nbatch = 0
             values: Any = []
+            self._begin_epoch(epoch, train_data)
             batches = iter(train_data)
             following = next(batches)
             while following is not None:
@@ -184,6 +185,9 @@ class BaseModule:
                 for name, value in found:
                     self.logger.info("Epoch[%d] Validation-%s=%f", epoch, name, value)
             train_data.reset()
+
+    def _begin_epoch(self, epoch: int, train_data: Any) -> None:
+        """What comes before the first batch of an epoch: nothing here."""
 
     # -- parameters -------------------------------------------------------------------------------------------
     def get_params(self) -> Any:

@@ -1,15 +1,5 @@
-"""`mx.contrib.text`: vocabularies and counts of tokens. Pretrained embeddings are not there, their servers are gone."""
+"""`mx.contrib.text`: vocabularies, counts of tokens, and vectors of tokens from local files."""
 
-from __future__ import annotations
+from diptych.mxnet.contrib.text import embedding, utils, vocab
 
-from typing import Any
-
-from diptych.mxnet.contrib.text import utils, vocab
-
-__all__ = ["utils", "vocab"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "embedding":
-        raise AttributeError("mx.contrib.text.embedding is not part of diptych.mxnet: load the vectors, and set_data them into an Embedding")
-    raise AttributeError(f"module 'diptych.mxnet.contrib.text' has no attribute {name!r}")
+__all__ = ["embedding", "utils", "vocab"]
