@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llvmlite import ir
@@ -39,16 +40,36 @@ class Val:
     lanes: int = 1
 
 
+# Types and constants belong to no module and keep their text: made once, they need not be written out again and again,
+# which was a third of the time it takes to write a kernel.
+@cache
 def register_type(dtype: str, lanes: int = 1) -> ir.Type:
     """How a value is held in a register (bool is i1 there)."""
     t = _REGISTER[dtype]
     return t if lanes == 1 else ir.VectorType(t, lanes)
 
 
+@cache
 def memory_type(dtype: str, lanes: int = 1) -> ir.Type:
     """How a value is held in memory (bool is one byte there)."""
     t = I8 if dtype == "bool" else _REGISTER[dtype]
     return t if lanes == 1 else ir.VectorType(t, lanes)
+
+
+@lru_cache(1 << 16)
+def _index(i: int) -> ir.Constant:
+    return ir.Constant(I64, i)
+
+
+@lru_cache(1 << 12)
+def _constant(dtype: str, lanes: int, value: float | int, text: str) -> ir.Constant:
+    """A value in all lanes; `text` tells 0.0 from -0.0."""
+    return ir.Constant(register_type(dtype, lanes), value if lanes == 1 else [value] * lanes)
+
+
+@cache
+def _undefined(dtype: str, lanes: int) -> ir.Constant:
+    return ir.Constant(register_type(dtype, lanes), ir.Undefined)
 
 
 class Var:
@@ -99,7 +120,7 @@ class Fn:
 
     # -- index arithmetic -------------------------------------------------------------------------------------
     def index(self, i: Index) -> ir.Value:
-        return ir.Constant(I64, i) if isinstance(i, int) else i
+        return _index(i) if isinstance(i, int) else i
 
     @staticmethod
     def _const(i: Index) -> int | None:
@@ -254,9 +275,8 @@ class Fn:
     # -- values -----------------------------------------------------------------------------------------------
     def const(self, x: float | int | bool, dtype: str = "f32", lanes: int = 1) -> Val:
         """A constant of any dtype but bf16, splat over the lanes."""
-        t = register_type(dtype, lanes)
-        c: Any = float(x) if dtype[0] == "f" else int(x)
-        return Val(ir.Constant(t, c if lanes == 1 else [c] * lanes), dtype, lanes)
+        c = float(x) if dtype[0] == "f" else int(x)
+        return Val(_constant(dtype, lanes, c, repr(c)), dtype, lanes)
 
     def splat(self, value: Val, lanes: int) -> Val:
         """A scalar in every lane."""
@@ -265,12 +285,9 @@ class Fn:
         assert value.lanes == 1
         if isinstance(value.ir, ir.Constant):
             return Val(ir.Constant(register_type(value.dtype, lanes), [value.ir.constant] * lanes), value.dtype, lanes)
-        t = register_type(value.dtype, lanes)
-        undef = ir.Constant(t, ir.Undefined)
-        one = self.b.insert_element(undef, value.ir, ir.Constant(I32, 0))
-        return Val(
-            self.b.shuffle_vector(one, undef, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)), value.dtype, lanes
-        )
+        undef = _undefined(value.dtype, lanes)
+        one = self.b.insert_element(undef, value.ir, _constant("i32", 1, 0, "0"))
+        return Val(self.b.shuffle_vector(one, undef, _constant("i32", lanes, 0, "0")), value.dtype, lanes)
 
     def intrinsic(self, name: str, result: ir.Type, args: Sequence[ir.Value]) -> ir.Value:
         """Call an LLVM intrinsic by its full name, declaring it on first use."""

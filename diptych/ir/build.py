@@ -105,18 +105,18 @@ class GraphBuilder:
             ) from None
         except TypeError as e:
             raise TypeRuleError(f"{op.name}: {len(inputs)} operands do not fit: {e}") from None
-        types = result if isinstance(result, tuple) else (result,)
-        outs = tuple(self._new(t) for t in types)
+        return self._add(op, inputs, result if isinstance(result, tuple) else (result,), name, source)
+
+    def copy(self, op: Op, inputs: Sequence[Value], types: Sequence[TensorType]) -> tuple[Value, ...]:
+        """Add a node of a graph whose result types are known: no type rule is asked again. The operands' types are as there."""
+        return self._add(op, inputs, types)
+
+    def _add(self, op: Op, inputs: Sequence[Value], types: Sequence[TensorType], name: str = "", source: str = "",
+             ) -> tuple[Value, ...]:  # fmt: skip
+        outs = tuple([self._new(t) for t in types])
         op = _counted_from_the_front(op, inputs[0].rank if inputs else 0)
-        self._nodes.append(
-            Node(
-                op,
-                tuple(v.id for v in inputs),
-                tuple(v.id for v in outs),
-                name or self.layer,
-                source or self.source,
-            )
-        )
+        ids = tuple([v.id for v in inputs]), tuple([v.id for v in outs])
+        self._nodes.append(Node(op, *ids, name or self.layer, source or self.source))
         return outs
 
     def emit(self, op: Op, *inputs: Value, name: str = "", source: str = "") -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
@@ -51,6 +52,11 @@ def _undefined(dtype: str, lanes: int) -> ir.Constant:
     return ir.Constant(register_type(dtype, lanes), ir.Undefined)
 
 
+@lru_cache(1 << 12)
+def _mask(lanes: tuple[int, ...]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
+
+
 def shuffle(fn: Fn, a: Val, b: Val | None, mask: Sequence[int]) -> Val:
     """Lanes of a (and of b, counted on from a's) picked by `mask`; a scalar when one lane is picked."""
     if a.lanes == 1:
@@ -60,8 +66,7 @@ def shuffle(fn: Fn, a: Val, b: Val | None, mask: Sequence[int]) -> Val:
         source = a if mask[0] < a.lanes or b is None else b
         return Val(fn.b.extract_element(source.ir, ir.Constant(I32, mask[0] % a.lanes)), a.dtype, 1)
     other: Any = b.ir if b is not None else _undefined(a.dtype, a.lanes)
-    m = ir.Constant(ir.VectorType(I32, len(mask)), list(mask))
-    return Val(fn.b.shuffle_vector(a.ir, other, m), a.dtype, len(mask))
+    return Val(fn.b.shuffle_vector(a.ir, other, _mask(tuple(mask))), a.dtype, len(mask))
 
 
 def halves(fn: Fn, v: Val) -> tuple[Val, Val]:

@@ -44,7 +44,7 @@ class RegisterTile:
 
     def _zero(self, lanes: int) -> Var:
         vec = register_type("f32", lanes)
-        return self.fn.var(vec, ir.Constant(vec, [0.0] * lanes))
+        return self.fn.var(vec, self.fn.const(0.0, "f32", lanes).ir)
 
     def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: Index, x_k: int, w_panel: int,
                    ahead: Sequence[ir.Value] = (), ahead_step: int = PANEL, locality: int = 3) -> None:  # fmt: skip
@@ -116,7 +116,7 @@ def load_masked(fn: Fn, address: ir.Value, lanes: int, mask: ir.Value | None) ->
     if mask is None:
         return fn.load(address, "f32", lanes)
     vec = register_type("f32", lanes)
-    args = [address, ir.Constant(I32, 4), mask, ir.Constant(vec, [0.0] * lanes)]
+    args = [address, ir.Constant(I32, 4), mask, fn.const(0.0, "f32", lanes).ir]
     return Val(fn.intrinsic(f"llvm.masked.load.v{lanes}f32.p0", vec, args), "f32", lanes)
 
 

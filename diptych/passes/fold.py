@@ -78,7 +78,7 @@ def simplify(graph: Graph) -> Graph:
                 if float(c.reshape(())) == neutral and zero_ok and (name in ("add", "mul") or b is xs[1]):
                     return a
         if name in ("reshape", "transpose"):
-            (out,) = g.emit_all(node.op, *xs)
+            (out,) = g.copy(node.op, xs, [t])
             made[out.id] = (node.op, x)
             return out
         return None
@@ -103,7 +103,7 @@ def cse(graph: Graph) -> Graph:
     def visit(g: Builder, node: Node, xs: tuple[Value, ...]) -> tuple[Value, ...]:
         key = (node.op, tuple(key_of(g, x) for x in xs))
         if key not in seen:
-            seen[key] = g.emit_all(node.op, *xs)
+            seen[key] = g.copy(node.op, xs, [graph.types[v] for v in node.outputs])
         return seen[key]
 
     return rebuild(graph, visit)

@@ -27,7 +27,7 @@ def rebuild(graph: Graph, visit: Visit) -> Graph:
         operands = tuple(env[v] for v in node.inputs)
         result = visit(g, node, operands)
         if result is None:
-            result = g.emit_all(node.op, *operands)
+            result = g.copy(node.op, operands, [graph.types[v] for v in node.outputs])  # every pass keeps all types
         elif not isinstance(result, (tuple, list)):
             result = (result,)  # type: ignore[assignment]
         assert not isinstance(result, type(None))
