@@ -35,6 +35,7 @@ class Executor:
         self._output_names = symbol.list_outputs()
         self._outputs: list[NDArray] | None = None
         self._train = False
+        self.params: frozenset[str] = frozenset()  # what is seldom written to between calls, where whoever binds knows it
         self._shared = False  # whether the outputs lie in memory of another executor
         self._recorded: list[NDArray] = []
         self._monitor: Any = None
@@ -120,12 +121,12 @@ class Executor:
                 return self._watched.outputs
             operands = {}
             for name, array, grad, req in zip(self._names, self.arg_arrays, self.grad_arrays, self._reqs):
-                x = array.detach()
+                x = array.detach() if state.recording else array
                 if grad is not None and req != "null":
                     x._mark(grad, req)
                 operands[name] = x
             operands.update(self.aux_dict)
-            return run.run(self._symbol, operands, self._monitor, self._monitor_all)
+            return run.run(self._symbol, operands, self._monitor, self._monitor_all, () if state.recording else self.params)
         finally:
             state.recording, state.training = before
 

@@ -152,6 +152,7 @@ class DataParallelExecutorGroup:
         except (MXNetError, RuntimeError) as error:
             shapes = ", ".join(f"{k}: {v}" for k, v in sizes.items())
             raise RuntimeError(f"the module cannot be bound for {shapes}: {error}") from error
+        made.params = frozenset((*self.param_names, *self.aux_names))
         attrs = self.symbol.attr_dict()
         buffers = self.shared_data_arrays[i]
         for k, name in enumerate(self.arg_names):

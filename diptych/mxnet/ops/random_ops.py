@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def _shape(c: Call) -> tuple[int, ...]:
     if c.op.endswith("_like"):
         return c.x.shape
-    return c.attrs.shape("shape", ()) or (() if c.np_shape else (1,))
+    shape = c.attrs.shape("shape", ())
+    if shape or c.np_shape:
+        return shape
+    return c.shape or (1,)  # `randn()` has the shape that is needed
 
 
 def _dtype(c: Call) -> str:

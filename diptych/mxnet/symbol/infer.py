@@ -75,6 +75,8 @@ class FullInference(Inference):
                 self._dtypes[i, k] = dtype_of(array)
             self._forward_done.add(i)
             return
+        if node.op.startswith("_random_") and node.attrs.get("shape") == "()" and self.shape((i, 0)) is None and not self.symbol.is_np_shape:
+            return  # what uses it will tell, in a later sweep
         converter = converter_of(node.op, False)
         if converter is None:
             raise FormatError(f"the operator {node.op} (layer {node.name}) is not supported")

@@ -36,7 +36,9 @@ def normal(loc: Any = 0, scale: Any = 1, shape: Any = Null, dtype: Any = Null, *
 
 
 def randn(*shape: int, **kwargs: Any) -> Any:
-    """Normal, with the shape as positional arguments."""
+    """Normal, with the shape as positional arguments; of an operand beside it nothing is taken, as in MXNet."""
+    if isinstance(kwargs.get("data"), Symbol):
+        del kwargs["data"]
     return normal(kwargs.pop("loc", 0), kwargs.pop("scale", 1), shape, kwargs.pop("dtype", Null), **kwargs)
 
 

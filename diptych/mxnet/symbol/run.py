@@ -51,7 +51,8 @@ def run(symbol: Symbol, operands: Mapping[str, NDArray], monitor: Any = None, mo
 
 def open_shapes(symbol: Symbol, order: list[SymNode], known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Shapes by node of arrays that are made with unknown extents (`zeros(shape=(0, 8))`), told by what uses them."""
-    open_nodes = [n for n in order if n.op is not None and not n.inputs and {"0", "-1"} & set(_extents(n.attrs.get("shape", "")))]
+    open_nodes = [n for n in order if n.op is not None and not n.inputs and (
+        {"0", "-1"} & set(_extents(n.attrs.get("shape", ""))) or (n.op.startswith("_random_") and n.attrs.get("shape") == "()"))]
     if not open_nodes or state.np_shape:
         return {}
     internals = symbol.get_internals()
