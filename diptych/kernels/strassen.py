@@ -21,7 +21,7 @@ from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel
 from diptych.kernels.base import emits, evaluate
 from diptych.kernels.nest import expr_cost
-from diptych.kernels.tile import PANEL, RegisterTile, each_tile, load_masked, store_masked
+from diptych.kernels.tile import PANEL, Fetch, RegisterTile, each_tile, load_masked, store_masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -191,19 +191,25 @@ class _Emitter:
         sums = self.operands[0].strides
         rows = fn.at(self.pointers[0], fn.iadd(fn.imul(at.batch, sums[0]), fn.imul(at.pair, sums[2])))
         count = len(PRODUCTS)
-        fetching = min(count, -(-count * at.pairs // min(p.tiles_per_block, sum(c for _, c in p.tiles))))
-        behind = fn.imul(fn.iadd(at.first, p.per_pass), count * at.pairs * p.half * PANEL)
+        product_weights = at.pairs * p.half * PANEL
+        # The tiles of a block share the weights of the next pass evenly among all their updates: more at a time would
+        # keep the queue of misses full, and what comes from L2 would wait behind what comes from memory.
+        share = -(-at.pairs * PANEL // min(p.tiles_per_block, sum(c for _, c in p.tiles)))
+        behind = fn.imul(fn.iadd(at.first, p.per_pass), count * product_weights)
 
         def product(j: int, stretch: ir.Value) -> RegisterTile:
             tile = RegisterTile(fn, at.width, at.pairs)
             base = fn.at(rows, fn.iadd(fn.imul(stretch, sums[1]), j * sums[3]))
             xs = [fn.at(base, i * sums[2]) for i in range(at.width)]
-            wj = fn.at(w, fn.imul(fn.iadd(fn.imul(stretch, count), j), at.pairs * p.half * PANEL))
-            ahead = []
-            if j < fetching:
-                part = fn.iadd(fn.imul(fn.iadd(fn.imul(number, p.per_pass), fn.isub(stretch, at.first)), fetching), j)
-                ahead = [fn.at(w, fn.iadd(behind, fn.imul(part, p.half * PANEL)))]
-            tile.accumulate(xs, wj, p.half, 1, p.half * PANEL, ahead, locality=2)
+            wj = fn.at(w, fn.imul(fn.iadd(fn.imul(stretch, count), j), product_weights))
+            part = fn.iadd(fn.imul(fn.iadd(fn.imul(number, p.per_pass), fn.isub(stretch, at.first)), count), j)
+            fetches = [Fetch(fn.at(w, fn.iadd(behind, fn.imul(part, p.half * share))), share, 2)]
+            # The weights of the next product, which the rows of a whole group may have pushed out to L3, and the lines
+            # that this product's sums go to, which weights and rows have pushed out of L1.
+            fetches.append(Fetch(fn.at(wj, product_weights), at.pairs * PANEL))
+            if p.per_pass > 1:
+                fetches.append(Fetch(self.slot(at, j, 0, 0, 0), -(-at.width * at.pairs * PANEL // p.half), write=True))
+            tile.accumulate(xs, wj, p.half, 1, p.half * PANEL, fetches=fetches)
             return tile
 
         closing = fn.iadd(at.first, p.per_pass - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -13,12 +14,23 @@ if TYPE_CHECKING:
 
     from diptych.codegen.builder import Fn, Index, Var
 
-__all__ = ["PANEL", "RegisterTile", "each_tile", "load_masked", "store_masked"]
+__all__ = ["PANEL", "Fetch", "RegisterTile", "each_tile", "load_masked", "store_masked"]
 
 PANEL = 16  # output channels of a weight panel, and channels of a block of the blocked layout: one cache line of f32
 # Rank-1 updates per turn of the innermost loop, by bytes of a vector register. Given more of them LLVM moves loads so
 # far up that accumulators spill: with 512 bits one update fills all 32 registers (tests/conformance counts spills).
 _UNROLL = {16: 2, 32: 4, 64: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Memory to ask for while the depth runs by: `step` floats from `at` on with every update, into L1 (locality 3) or L2
+    (2), to read or to write it."""
+
+    at: ir.Value
+    step: int
+    locality: int = 3
+    write: bool = False
 
 
 class RegisterTile:
@@ -47,14 +59,15 @@ class RegisterTile:
         return self.fn.var(vec, self.fn.const(0.0, "f32", lanes).ir)
 
     def accumulate(self, xs: Sequence[ir.Value], w: ir.Value, depth: Index, x_k: int, w_panel: int,
-                   ahead: Sequence[ir.Value] = (), ahead_step: int = PANEL, locality: int = 3) -> None:  # fmt: skip
+                   ahead: Sequence[ir.Value] = (), ahead_step: int = PANEL, locality: int = 3,
+                   fetches: Sequence[Fetch] = ()) -> None:  # fmt: skip
         """`depth` rank-1 updates: pixel i reads xs[i][k * x_k], panel q reads 16 weights at w[q * w_panel + 16 k].
 
         A depth known at run time only is rounded up to a multiple of 4, or of fewer updates where registers allow fewer.
 
         Update k also fetches the `ahead_step` floats at k * ahead_step of each of `ahead`, which later tiles will read: so
         that weights come from memory while there is arithmetic to do, not all at once when their turn has come. They
-        come into L1, or with `locality` 2 into L2.
+        come into L1, or with `locality` 2 into L2. `fetches` are further ones, which say for themselves where to.
         """
         fn, unroll = self.fn, _UNROLL.get(self.fn.target.vector_bytes, 4)
         whole = depth if isinstance(depth, ir.Value) else depth - depth % unroll
@@ -66,6 +79,9 @@ class RegisterTile:
             for later in ahead:
                 for i in range(0, unroll * ahead_step, min(ahead_step, PANEL)):
                     fn.prefetch(fn.at(later, fn.iadd(fn.imul(k, ahead_step), i)), locality)
+            for f in fetches:
+                for i in range(0, unroll * f.step, PANEL):
+                    fn.prefetch(fn.at(f.at, fn.iadd(fn.imul(k, f.step), i)), f.locality, write=f.write)
             self._update([fn.at(x, step) for x in xs], fn.at(w, fn.imul(k, PANEL)), unroll, x_k, w_panel)
         if isinstance(depth, int) and isinstance(whole, int) and whole < depth:
             self._update([fn.at(x, whole * x_k) for x in xs], fn.at(w, whole * PANEL), depth - whole, x_k, w_panel)
