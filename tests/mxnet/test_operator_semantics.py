@@ -199,3 +199,37 @@ def test_zipfian_classes_are_different() -> None:
     assert drawn.shape == (4,)
     np.testing.assert_allclose(true.asnumpy(), [np.log(5 / 4) / np.log(6) * 4], rtol=1e-6)
     assert expected.shape == (4,)
+
+
+@pytest.fixture
+def numpy_like():
+    mx.npx.set_np()
+    yield
+    mx.npx.reset_np()
+
+
+def test_layers_take_symbols_of_the_numpy_interface(numpy_like):
+    class Last(mx.gluon.HybridBlock):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            with self.name_scope():
+                self.layer = mx.gluon.nn.Dense(5, flatten=False)
+
+        def hybrid_forward(self, F, x, y):
+            return self.layer(x[:, -1, :] + y[:, -1, :])
+
+    net = Last()
+    net.initialize()
+    x = mx.np.random.normal(size=(3, 4, 2))
+    expected = net(x, x).asnumpy()
+    net.hybridize()
+    np.testing.assert_allclose(net(x, x).asnumpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_choice_takes_weights_of_float32(numpy_like):
+    weights = mx.np.ones(777) / 777
+    drawn = mx.np.random.choice(777, 50, True, weights).asnumpy()
+    assert drawn.min() >= 0
+    assert drawn.max() < 777
+    with pytest.raises(ValueError, match="sum to 1"):
+        mx.np.random.choice(2, 5, True, mx.np.array([0.5, 0.6]))

@@ -177,7 +177,12 @@ def randint(low: int, high: int | None = None, size: Any = None, dtype: Any = No
 
 def choice(a: Any, size: Any = None, replace: bool = True, p: Any = None, ctx: Any = None, out: Any = None) -> Any:
     """Elements (or numbers below a) drawn at random."""
-    found = random_state.generator().choice(_value(a), size, replace, _value(p))
+    if p is not None:
+        p = np.asarray(_value(p), np.float64)
+        total = p.sum()
+        if abs(total - 1) < 1e-5:  # of float32, whose sum NumPy would find too far from 1
+            p = p / total
+    found = random_state.generator().choice(_value(a), size, replace, p)
     return _new(found, np.asarray(found).dtype, ctx, out)
 
 

@@ -19,7 +19,9 @@ def function(name: str) -> Any:
     op = find(name)
 
     def generated(*args: Any, **kwargs: Any) -> Any:
-        return Symbol(compose(name, args, kwargs, Symbol))
+        # Gluon's layers call these operators in both modes: the result is a symbol of the interface that its operands are of.
+        kind = next((type(x) for x in (*args, *kwargs.values()) if isinstance(x, Symbol) and type(x) is not Symbol), Symbol)
+        return kind(compose(name, args, kwargs, Symbol))
 
     generated.__name__ = name.lstrip("_") if name.startswith(tuple(PREFIXES)) else name
     generated.__qualname__ = generated.__name__
