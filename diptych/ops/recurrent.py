@@ -178,7 +178,7 @@ class Lstm(Loops):
 
 @op
 class LstmGeneral(Loops):
-    """lstm with a projection (LSTMP; Sak et al., 2014), with lengths, with limits of the cells' states, or several of them.
+    """lstm with a projection (LSTMP; Sak et al., 2014), lengths, limits of the cells' states, or several of them.
 
     x[T,N,I], w_ih[4H,I], w_hh[4H,P], b, (projected: w_hr[P,H]), h0[N,P], c0[N,H], (ragged: lengths[N]) -> y[T,N,P], h, c.
     Projected, h' = w_hr (sigmoid(o) tanh(c')), otherwise P = H. Past a row's length its state stays what it was. With
