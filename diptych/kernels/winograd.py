@@ -21,6 +21,7 @@ from diptych.kernels.base import emits
 from diptych.kernels.contract import Side
 from diptych.kernels.tile import PANEL, RegisterTile
 from diptych.kernels.winograd_output import OutputWriter
+from diptych.kernels.winograd_points import matrices
 from diptych.kernels.winograd_transform import transform_input
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class WinogradGeometry:
     cols: int
     channels: int
     per_block: int
+    stride: int = 1  # 1 or 2
 
     @property
     def across(self) -> int:
@@ -66,7 +68,12 @@ class WinogradGeometry:
 
     @property
     def points(self) -> int:
-        return (self.m + 2) ** 2
+        return self.reach**2
+
+    @property
+    def reach(self) -> int:
+        """Rows and columns of the input that a tile reads."""
+        return (self.m - 1) * self.stride + 3
 
     @property
     def chunks(self) -> int:
@@ -194,8 +201,9 @@ def _input_tile(fn: Fn, g: WinogradGeometry, x: Operand, tile: Index, cb: Index,
                 bare: bool = False) -> None:  # fmt: skip
     image, within = fn.idiv(tile, g.per_image), fn.imod(tile, g.per_image)
     ty, tx = fn.idiv(within, g.across), fn.imod(within, g.across)
-    source = fn.at(fn.args["p0"], fn.dot([image, cb, fn.imul(ty, g.m), fn.imul(tx, g.m)], x.strides[:4]))
-    transform_input(fn, g.m, source, x.strides[2], x.strides[3], to, point, bare)
+    source = fn.at(fn.args["p0"], fn.dot([image, cb, fn.imul(ty, g.m * g.stride), fn.imul(tx, g.m * g.stride)], x.strides[:4]))
+    _, _, matrix = matrices(g.m, bare, g.stride)
+    transform_input(fn, matrix, source, x.strides[2], x.strides[3], to, point)
 
 
 @emits("winograd_products")

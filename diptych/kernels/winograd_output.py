@@ -8,6 +8,7 @@ from diptych.codegen.math import Math
 from diptych.kernels.base import evaluate
 from diptych.kernels.nest import expr_cost
 from diptych.kernels.tile import PANEL
+from diptych.kernels.winograd_points import matrices
 from diptych.kernels.winograd_transform import transform_output
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class OutputWriter:
         self.sides = (*self.p.sides, self.p.out)
         self.pointers = [fn.args[f"p{i}"] for i in range(2, len(kernel.operands))]
         self.lanes = min(PANEL, fn.target.lanes(4))
+        self.matrix, _, _ = matrices(self.p.geometry.m, stride=self.p.geometry.stride)
 
     def _corner(self, tile: Index, panel: Index) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
         """First row and column of a tile, and where its first pixel lies in every operand."""
@@ -71,14 +73,14 @@ class OutputWriter:
             at = [self.fn.at(a, i * s.row + j * s.col) for a, s in zip(places, self.sides, strict=True)]
             self._store(value, at, lane)
 
-        transform_output(self.fn, self.p.geometry.m, source, point, write)
+        transform_output(self.fn, self.matrix, source, point, write)
 
     def _by_way_of_memory(self, source: ir.Value, point: int, places: Sequence[ir.Value], y0: Index, x0: Index) -> None:
         """Only the pixels inside the image, in a loop: also less code for a long epilogue."""
         fn, g = self.fn, self.p.geometry
         m = g.m
         result = fn.at(fn.args["scratch"], g.points * g.per_block * self.p.group * PANEL)
-        transform_output(fn, m, source, point,
+        transform_output(fn, self.matrix, source, point,
                          lambda i, j, lane, value: fn.store(value, fn.at(result, fn.iadd(lane, (i * m + j) * PANEL))))  # fmt: skip
         rows, cols = fn.imin(fn.isub(g.rows, y0), m), fn.imin(fn.isub(g.cols, x0), m)
         with fn.loop(0, rows, name="y") as y, fn.loop(0, cols, name="x") as x:

@@ -16,6 +16,7 @@ from diptych.kernels.base import emits
 from diptych.kernels.tile import PANEL, RegisterTile
 from diptych.kernels.winograd import ProductParams, m_floats, nanoseconds, places
 from diptych.kernels.winograd_output import OutputWriter
+from diptych.kernels.winograd_points import matrices
 from diptych.kernels.winograd_weights import transform_window
 
 if TYPE_CHECKING:
@@ -77,11 +78,12 @@ def emit_streamed(fn: Fn, kernel: Kernel) -> None:
     g, v, w = p.geometry, kernel.operands[0], kernel.operands[1]
     u = fn.at(fn.args["scratch"], m_floats(p))
     writer = OutputWriter(fn, kernel)
+    _, matrix, _ = matrices(g.m, bare=True, stride=g.stride)
     with fn.loop(fn.args["begin"], fn.args["end"], name="group") as group:
         with fn.loop(0, w.shape[1], name="stretch") as stretch:
             source = fn.at(fn.args["p1"], fn.dot([group, stretch], w.strides[:2]))
             with fn.loop(0, p.group * p.depth, name="window") as i:
-                transform_window(fn, g.m, fn.at(source, fn.imul(i, _TAPS * PANEL)), PANEL, fn.at(u, fn.imul(i, PANEL)), _u_point(p), bare=True)
+                transform_window(fn, matrix, fn.at(source, fn.imul(i, _TAPS * PANEL)), PANEL, fn.at(u, fn.imul(i, PANEL)), _u_point(p))
             _multiply(fn, p, fn.at(fn.args["p0"], fn.imul(stretch, v.strides[0])), v.strides, u, stretch, fn.at(source, w.strides[1]))
         with fn.loop(0, g.tiles, name="tile") as t, fn.loop(0, p.group, name="panel") as q:
             m = fn.at(fn.args["scratch"], fn.iadd(fn.imul(t, p.group * PANEL), fn.imul(q, PANEL)))

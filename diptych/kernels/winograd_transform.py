@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from diptych.codegen.builder import Val, register_type
 from diptych.kernels.tile import PANEL
-from diptych.kernels.winograd_points import matrices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,14 +80,13 @@ def _sum(fn: Fn, terms: Sequence[tuple[float, Val]]) -> Val:
     return total
 
 
-def transform_input(fn: Fn, m: int, source: ir.Value, row: int, col: int, to: ir.Value, point: int, bare: bool = False) -> None:
-    """B^T d B of one tile and one block of 16 channels; `bare` as for `matrices`.
+def transform_input(fn: Fn, bt: Array, source: ir.Value, row: int, col: int, to: ir.Value, point: int) -> None:
+    """B^T d B of one tile and one block of 16 channels.
 
     The pixels of d lie `row` and `col` elements apart from `source` on; the results go `point` elements apart to `to`.
     """
-    n = m + 2
+    n = len(bt)
     lanes = min(PANEL, fn.target.lanes(4))
-    _, _, bt = matrices(m, bare)
     vec = register_type("f32", lanes)
     between = [[fn.var(vec) for _ in range(n)] for _ in range(n)]
     with fn.loop(0, PANEL // lanes, name="lane") as lane:
@@ -103,14 +101,13 @@ def transform_input(fn: Fn, m: int, source: ir.Value, row: int, col: int, to: ir
                 fn.store(value, fn.at(to, fn.iadd(off, (i * n + j) * point)))
 
 
-def transform_output(fn: Fn, m: int, source: ir.Value, point: int, write: Callable[[int, int, ir.Value, Val], None]) -> None:
+def transform_output(fn: Fn, at_matrix: Array, source: ir.Value, point: int, write: Callable[[int, int, ir.Value, Val], None]) -> None:
     """A^T M A of one tile and one panel of 16 outputs, whose products lie `point` elements apart from `source` on.
 
     `write(i, j, lane, value)` is called for each vector of the m x m results; `lane` is its first of 16 lanes.
     """
-    n = m + 2
+    m, n = at_matrix.shape
     lanes = min(PANEL, fn.target.lanes(4))
-    at_matrix, _, _ = matrices(m)
     vec = register_type("f32", lanes)
     between = [[fn.var(vec) for _ in range(n)] for _ in range(m)]
     with fn.loop(0, PANEL // lanes, name="lane") as lane:

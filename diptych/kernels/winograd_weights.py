@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llvmlite import ir
 
     from diptych.codegen.builder import Fn, Index
+    from diptych.kernels.winograd_points import Array
 
 __all__ = ["WeightTransformParams", "make_weight_transform", "transform_window"]
 
@@ -30,17 +31,18 @@ class WeightTransformParams:
     m: int
     channels: int
     parts: int  # work items of a panel: a share of its whole blocks of channels, the last one with the tail
+    stride: int = 1
 
     def __str__(self) -> str:
         return f"F({self.m},3) C={self.channels}"
 
 
-def make_weight_transform(w: Operand, u: Operand, m: int, channels: int) -> Kernel:
+def make_weight_transform(w: Operand, u: Operand, m: int, channels: int, stride: int = 1) -> Kernel:
     """U of packed weights."""
     panels = w.shape[1]
     assert w.shape[2] == channels * 9 * PANEL and u.shape[0] * u.shape[3] == panels
     parts = max(1, min(_PARTS, channels // PANEL))
-    params = WeightTransformParams(m, channels, parts)
+    params = WeightTransformParams(m, channels, parts, stride)
     return Kernel("winograd_weights", params, (w, u), 1, panels * parts, 20 + panels * channels * 30.0)
 
 
@@ -52,6 +54,7 @@ def emit_weighttransform_window(fn: Fn, kernel: Kernel) -> None:
     blocks, tail = divmod(p.channels, PANEL)
     per_chunk = u.shape[4] // PANEL
     group = u.shape[3]
+    _, matrix, _ = matrices(p.m, stride=p.stride)
     with fn.loop(fn.args["begin"], fn.args["end"], name="item") as item:
         panel, part = fn.unravel(item, (w.shape[1], p.parts))
         source = fn.at(fn.args["p0"], fn.imul(panel, w.strides[1]))
@@ -59,7 +62,7 @@ def emit_weighttransform_window(fn: Fn, kernel: Kernel) -> None:
 
         def channel(c: Index, at: ir.Value, tap: int) -> None:
             place = fn.dot([fn.idiv(c, per_chunk), fn.imod(c, per_chunk)], (u.strides[2], PANEL))
-            transform_window(fn, p.m, at, tap, fn.at(to, place), u.strides[1])
+            transform_window(fn, matrix, at, tap, fn.at(to, place), u.strides[1])
 
         share = -(-blocks // p.parts)
         low = fn.imul(part, share)
@@ -72,10 +75,9 @@ def emit_weighttransform_window(fn: Fn, kernel: Kernel) -> None:
                 channel(fn.iadd(k, blocks * PANEL), at, tail * PANEL)
 
 
-def transform_window(fn: Fn, m: int, source: ir.Value, tap: int, to: ir.Value, point: int, bare: bool = False) -> None:
-    """16 windows whose taps lie `tap` elements apart; points go `point` elements apart; `bare` as for `matrices`."""
-    n, lanes = m + 2, min(PANEL, fn.target.lanes(4))
-    _, g, _ = matrices(m, bare)
+def transform_window(fn: Fn, g: Array, source: ir.Value, tap: int, to: ir.Value, point: int) -> None:
+    """16 windows whose taps lie `tap` elements apart; points go `point` elements apart."""
+    n, lanes = len(g), min(PANEL, fn.target.lanes(4))
     vec = register_type("f32", lanes)
     between = [[fn.var(vec) for _ in range(3)] for _ in range(n)]
     for off in range(0, PANEL, lanes):

@@ -71,7 +71,7 @@ def input_pads(graph: Graph, node: Node, schedule: WinogradSchedule) -> Pads:
     a, out, size = attributes(node.op), graph.types[node.outputs[0]].shape[2:4], graph.types[node.inputs[0]].shape[2:4]
     m, pads = schedule.geometry.m, a["pads"]
     if a["dilations"] == (1, 1):
-        return winograd_pads(pads, out[0], out[1], m)
+        return winograd_pads(pads, out[0], out[1], m, schedule.geometry.stride)
     found = []
     for n, extent, (lo, hi), d in zip(out, size, pads, a["dilations"], strict=True):
         ends = [p + d * (-(-len(range(p, n, d)) // m) * m + 1) + 1 for p in range(min(d, n))]

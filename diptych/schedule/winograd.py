@@ -31,9 +31,10 @@ __all__ = [
 ]  # fmt: skip
 
 PANEL = 16
-# Cycles of one tile of 16 channels in and out, by m: counted from the code, with the loads and stores it waits for.
-_TRANSFORM = {4: (180.0, 130.0), 2: (75.0, 55.0)}
-_WEIGHTS = {4: 110.0, 2: 50.0}  # cycles of transforming the weights of one channel for 16 outputs
+# Cycles of one tile of 16 channels in and out, by stride and m: counted from the code, with the loads and stores it waits for.
+_TRANSFORM = {(1, 4): (180.0, 130.0), (1, 2): (75.0, 55.0), (2, 2): (110.0, 80.0), (2, 4): (400.0, 290.0)}
+# Cycles of transforming the weights of one channel for 16 outputs.
+_WEIGHTS = {(1, 4): 110.0, (1, 2): 50.0, (2, 2): 70.0, (2, 4): 230.0}
 _AT_HAND = 0.85  # of L2
 _LEAN = 1.08  # what holds the weights as they are (9 floats instead of 16 or 36) may be so much slower by estimate
 _BARRIER = 2500.0  # cycles that meeting once more costs, the uneven arrival included
@@ -56,12 +57,13 @@ class WinogradSchedule:
 
     def __str__(self) -> str:
         g = self.geometry
+        name = f"F({g.m},3)" if g.stride == 1 else f"F({g.m},3) of stride {g.stride}"
         if self.few:
             return f"F({g.m},3) weights in registers"
         if self.depth:
-            return f"F({g.m},3) weights as they come by {g.per_block}x{self.group}x{self.depth}"
+            return f"{name} weights as they come by {g.per_block}x{self.group}x{self.depth}"
         order = ", panels first" if self.panel_outer else ""
-        return f"F({g.m},3) {'fused' if self.fused else 'in two steps'} by {g.per_block}x{self.group}{order}"
+        return f"{name} {'fused' if self.fused else 'in two steps'} by {g.per_block}x{self.group}{order}"
 
 
 def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> WinogradSchedule | None:
@@ -70,7 +72,7 @@ def choose_winograd(graph: Graph, node: Node, target: Target, threads: int) -> W
         return None
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     batch, panels, rows, cols, _ = out.shape
-    found = candidates(batch, rows, cols, w.shape[1], panels, target, threads)
+    found = candidates(batch, rows, cols, w.shape[1], panels, target, threads, attributes(node.op)["strides"][0])
     constant = node.inputs[1] in graph.constants
     best = _best([s for s in found if constant or not s.depth])
     if not constant:
@@ -92,7 +94,7 @@ def winograd_options(graph: Graph, node: Node, target: Target, threads: int) -> 
         return []
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
     batch, panels, rows, cols, _ = out.shape
-    found = candidates(batch, rows, cols, w.shape[1], panels, target, threads)
+    found = candidates(batch, rows, cols, w.shape[1], panels, target, threads, attributes(node.op)["strides"][0])
     ordered = sorted((s for s in found if node.inputs[1] in graph.constants or not s.depth), key=lambda s: s.cycles)
     near = [s for s in ordered if s.cycles < _WORTH_A_TRIAL * ordered[0].cycles]
     forms: dict[tuple[int, bool, bool, bool], WinogradSchedule] = {}
@@ -126,7 +128,7 @@ def winograd_alternatives(graph: Graph, node: Node, target: Target, threads: int
     batch, panels, rows, cols, _ = out.shape
     shape = (batch, rows, cols, w.shape[1], panels, target, threads)
     found = {"direct": direct_cycles(*shape)}
-    for s in sorted(candidates(*shape), key=lambda s: s.cycles):
+    for s in sorted(candidates(*shape, attributes(node.op)["strides"][0]), key=lambda s: s.cycles):
         form = "weights in registers" if s.few else "weights as they come" if s.depth else "fused" if s.fused else "in two steps"
         found.setdefault(f"F({s.geometry.m},3) {form}", s.cycles)
     return found
@@ -136,19 +138,20 @@ def _possible(graph: Graph, node: Node) -> bool:
     """Whether a blocked_conv can go the Winograd way at all."""
     a = attributes(node.op)
     w, out = graph.types[node.inputs[1]], graph.types[node.outputs[0]]
-    plain = w.shape[2:] == (3, 3) and a["strides"] == (1, 1) == a["dilations"]
+    plain = w.shape[2:] == (3, 3) and a["strides"] in ((1, 1), (2, 2)) and a["dilations"] == (1, 1)
     return plain and a["groups"] == 1 and not a["plain_input"] and w.shape[1] >= 16 and out.rank == 5
 
 
 @cache
-def candidates(batch: int, rows: int, cols: int, channels: int, panels: int, target: Target, threads: int) -> tuple[WinogradSchedule, ...]:
+def candidates(batch: int, rows: int, cols: int, channels: int, panels: int, target: Target, threads: int,
+               stride: int = 1) -> tuple[WinogradSchedule, ...]:  # fmt: skip
     """Every sensible way for one shape."""
     found = []
     per_panel = PANEL // _lanes(target)
     for m in (4, 2):
-        whole = WinogradGeometry(m, batch, rows, cols, channels, 1)
+        whole = WinogradGeometry(m, batch, rows, cols, channels, 1, stride)
         for per_block in _block_sizes(whole.tiles):
-            g = WinogradGeometry(m, batch, rows, cols, channels, per_block)
+            g = WinogradGeometry(m, batch, rows, cols, channels, per_block, stride)
             for group in (1, 2, 3, 4):
                 most = (target.registers - per_panel * group - 1) // (per_panel * group)
                 if panels % group or most < 1:
@@ -164,7 +167,7 @@ def candidates(batch: int, rows: int, cols: int, channels: int, panels: int, tar
                     s = WinogradSchedule(g, group, tiles, False, False, 0.0, depth)
                     if _bytes_at_hand(s) < _AT_HAND * target.l2:
                         found.append(replace(s, cycles=_streamed_cycles(s, panels, target, threads)))
-        if passes(m, whole.tiles, target) is not None:
+        if stride == 1 and passes(m, whole.tiles, target) is not None:
             g = WinogradGeometry(m, batch, rows, cols, channels, whole.tiles)
             s = WinogradSchedule(g, 1, ((whole.tiles, 1),), False, False, 0.0, channels, few=True)
             found.append(replace(s, cycles=_few_cycles(s, panels, target, threads)))
@@ -204,7 +207,7 @@ def _cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) -> f
     stores = 3.0 * g.chunks * g.per_block * s.group * per_panel / rate + 6.0 * sum(c for _, c in s.tiles)
     products = g.points * (turn * g.channels + stores)  # of one block and group
     slow = 1.0 if target.vector_bytes >= 64 else 1.3
-    t_in, t_out = (slow * t for t in _TRANSFORM[g.m])
+    t_in, t_out = (slow * t for t in _TRANSFORM[g.stride, g.m])
     cb = -(-g.channels // PANEL)
     u_bytes = 4.0 * g.points * g.channels * panels * PANEL
     v_block = 4.0 * g.points * g.per_block * g.v_row
@@ -241,11 +244,11 @@ def _streamed_cycles(s: WinogradSchedule, panels: int, target: Target, threads: 
     per_panel, rate, memory = PANEL // _lanes(target), target.fma_per_cycle, target.rates
     stretches, items = g.channels // s.depth, -(-(panels // s.group) // threads)
     slow = 1.0 if target.vector_bytes >= 64 else 1.3
-    t_in, t_out = (slow * t for t in _TRANSFORM[g.m])
+    t_in, t_out = (slow * t for t in _TRANSFORM[g.stride, g.m])
     turn = sum(count * max(w * s.group * per_panel / rate, w / 2 + s.group * per_panel / rate, 5.0) for w, count in s.tiles)
     stores = 3.0 * g.per_block * s.group * per_panel / rate + 6.0 * sum(c for _, c in s.tiles)
     v, u = 4.0 * g.points * g.tiles * g.channels / stretches, 4.0 * g.points * PANEL * s.group * s.depth
-    work = g.points * (turn * s.depth + stores) + s.group * s.depth * slow * _WEIGHTS[g.m]
+    work = g.points * (turn * s.depth + stores) + s.group * s.depth * slow * _WEIGHTS[g.stride, g.m]
     fetch = (v + u) / memory.l2
     item = stretches * (max(work, fetch) + 0.2 * min(work, fetch)) + g.tiles * s.group * t_out
     once = 4.0 * 9 * g.channels * panels * PANEL / memory.dram
@@ -260,7 +263,7 @@ def _few_cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) 
     cut = passes(g.m, g.tiles, target)
     assert cut is not None
     slow = 1.0 if target.vector_bytes >= 64 else 1.3
-    t_in, t_out = (slow * t for t in _TRANSFORM[g.m])
+    t_in, t_out = (slow * t for t in _TRANSFORM[g.stride, g.m])
     # Of each row of points: the taps are combined (but the first and last row's), then the points, then come the products.
     turn = sum(max(g.tiles * len(points) + 2.0 * (len(points) - len({0, g.m + 1} & set(points))) / 2, 5.0) for points in cut)
     rows = (g.m + 2) * turn + g.m * 6.0 * len(cut)
@@ -271,10 +274,10 @@ def _few_cycles(s: WinogradSchedule, panels: int, target: Target, threads: int) 
     return max(items * item, once) + 0.15 * min(items * item, once) + transform + _BARRIER
 
 
-def winograd_pads(pads: tuple[tuple[int, int], ...], rows: int, cols: int, m: int) -> tuple[tuple[int, int], ...]:
+def winograd_pads(pads: tuple[tuple[int, int], ...], rows: int, cols: int, m: int, stride: int = 1) -> tuple[tuple[int, int], ...]:
     """Padding with which whole tiles can be read."""
     (top, bottom), (left, right) = pads
-    return (top, bottom + -rows % m), (left, right + -cols % m)
+    return (top, bottom + -rows % m * stride), (left, right + -cols % m * stride)
 
 
 def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, out: View, expr: Expr,
@@ -309,14 +312,14 @@ def lower_winograd(ctx: Context, x: View, w: Array | View, s: WinogradSchedule, 
     def fill(out: Array) -> None:
         assert not isinstance(w, View)
         for panel in range(panels):
-            u = transform_weights(w[panel * PANEL : (panel + 1) * PANEL], g.m)
+            u = transform_weights(w[panel * PANEL : (panel + 1) * PANEL], g.m, g.stride)
             out[panel // s.group, :, :, panel % s.group] = u.reshape(g.points, g.chunks, shape[4])
 
     if weights is not None:
         assert weights.shape == shape
     elif isinstance(w, View):
         packed, weights = pack_conv_weights(ctx, w, 1), ctx.temp(shape)
-        kernel = make_weight_transform(packed.operand, weights.operand, g.m, g.channels)
+        kernel = make_weight_transform(packed.operand, weights.operand, g.m, g.channels, g.stride)
         ctx.call(kernel, (packed, weights), fused=("winograd weights",))
     else:
         weights = ctx.packed(shape, fill)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
 import diptych
 from diptych.ir import Graph, TensorType
-from diptych.kernels.winograd_points import POINTS, matrices
+from diptych.kernels.winograd_points import EVEN_POINTS, POINTS, matrices
 from diptych.ops import Conv
 from diptych.ops.build import Builder
 from diptych.schedule import placement, winograd
+from diptych.schedule.winograd import WinogradSchedule
 from diptych.targets import host
 from diptych.targets.numpy import interpret
 
@@ -25,6 +28,16 @@ def test_matrices_compute_a_correlation(m: int, bare: bool, rng: np.random.Gener
     d, w = rng.standard_normal(m + 2), rng.standard_normal(3)
     expected = [d[i : i + 3] @ w for i in range(m)]
     np.testing.assert_allclose(at @ ((g @ w) * (bt @ d)), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("m", sorted(EVEN_POINTS))
+def test_matrices_of_stride_2_take_every_other_output(m: int, bare: bool, rng: np.random.Generator) -> None:
+    at, g, bt = matrices(m, bare, stride=2)
+    d, w = rng.standard_normal(2 * m + 1), rng.standard_normal(3)
+    expected = [d[2 * i : 2 * i + 3] @ w for i in range(m)]
+    np.testing.assert_allclose(at @ ((g @ w) * (bt @ d)), expected, rtol=1e-12, atol=1e-12)
+    assert np.count_nonzero(bt[m + 1 :]) == np.count_nonzero(g[m + 1 :]) == m  # odd inputs are multiplied as they are
 
 
 def _conv(rng: np.random.Generator, n: int, c: int, o: int, h: int, w: int, pads: tuple[tuple[int, int], ...]) -> Graph:
@@ -82,12 +95,12 @@ def test_few_tiles_hold_their_weights_as_they_are(rng: np.random.Generator, c: i
     assert np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2)) < 2e-5
 
 
-def _graph_with_epilogue(rng: np.random.Generator, n: int, c: int, o: int, h: int, w: int, heavy: bool) -> Graph:
+def _graph_with_epilogue(rng: np.random.Generator, n: int, c: int, o: int, h: int, w: int, heavy: bool, stride: int = 1) -> Graph:
     g = Builder("winograd")
     x = g.input("x", TensorType((n, c, h, w)))
     weight = (rng.standard_normal((o, c, 3, 3)) * (9 * c) ** -0.5).astype(np.float32)
     bias = rng.standard_normal(o).astype(np.float32)
-    y = g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), g.relu(x), g.constant(weight), g.constant(bias))
+    y = g.emit(Conv((stride, stride), ((1, 1), (1, 1)), (1, 1)), g.relu(x), g.constant(weight), g.constant(bias))
     y = g.add(y, g.input("other", y.type))
     return g.finish({"y": g.mul(y, g.sigmoid(y)) if heavy else g.relu(y)})
 
@@ -105,28 +118,53 @@ def test_weights_as_they_come_give_the_same(rng: np.random.Generator, monkeypatc
     machine = host.find(target)
     if not machine.is_host:
         pytest.skip(f"this machine cannot run {target}")
-    monkeypatch.setenv("DIPTYCH_CACHE", "off")  # it knows a model by its graph, which is the same for all forms
     graph = _graph_with_epilogue(rng, n, c, o, h, w, heavy)
-    inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
-    expected = interpret(graph, inputs, "f64")["y"]
     found = [s for s in winograd.candidates(n, h, w, c, -(-o // 16), machine, 2) if s.depth and s.few == few]
     forms = {(s.geometry.m, s.group > 1): s for s in found}  # of each kind the deepest
     assert forms
-    for form in forms.values():
+    _check_forms(graph, forms.values(), target, {"winograd_few" if few else "winograd_streamed"}, rng, monkeypatch)
+
+
+def _check_forms(graph: Graph, forms: Iterable[WinogradSchedule], target: str, kinds: set[str], rng: np.random.Generator,
+                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """Every form is taken, and right."""
+    monkeypatch.setenv("DIPTYCH_CACHE", "off")  # it knows a model by its graph, which is the same for all forms
+    inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
+    expected = interpret(graph, inputs, "f64")["y"]
+    for form in forms:
         monkeypatch.setattr(placement, "choose_winograd", lambda *_, form=form: form)
         model = diptych.compile(graph, threads=2, target=target)
-        assert _kinds(model) & {"winograd_few" if few else "winograd_streamed"}
+        assert _kinds(model) & kinds
         assert np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2)) < 1e-5, form
 
 
-def test_weights_of_the_user_are_transformed_whole(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])
+@pytest.mark.parametrize(("n", "c", "o", "h", "w"), [(1, 40, 64, 13, 10), (2, 256, 33, 8, 17)])
+def test_every_form_of_stride_2(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, target: str, n: int, c: int, o: int,
+                                h: int, w: int) -> None:  # fmt: skip
+    """Odd and even sizes of the image, tiles over its border, several chunks of channels, blocks that are not full."""
+    machine = host.find(target)
+    if not machine.is_host:
+        pytest.skip(f"this machine cannot run {target}")
+    graph = _graph_with_epilogue(rng, n, c, o, h, w, heavy=False, stride=2)
+    forms = {}
+    for s in winograd.candidates(n, -(-h // 2), -(-w // 2), c, -(-o // 16), machine, 2, 2):
+        forms[s.geometry.m, s.fused, s.depth > 0] = s
+    assert set(forms) == {(m, *form) for m in EVEN_POINTS for form in ((True, False), (False, False), (False, True))}
+    _check_forms(graph, forms.values(), target, WINOGRAD, rng, monkeypatch)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weights_of_the_user_are_transformed_whole(rng: np.random.Generator, stride: int) -> None:
     """Weights that arrive at run time are no constants to be packed: the forms that hold them as they are stay out."""
     g = Builder("winograd")
-    x, weight = g.input("x", TensorType((1, 64, 7, 7))), g.input("w", TensorType((64, 64, 3, 3)))
-    graph = g.finish({"y": g.emit(Conv((1, 1), ((1, 1), (1, 1)), (1, 1)), g.relu(x), weight)})
+    size = (7, 7) if stride == 1 else (56, 56)
+    x, weight = g.input("x", TensorType((1, 64, *size))), g.input("w", TensorType((64, 64, 3, 3)))
+    graph = g.finish({"y": g.emit(Conv((stride, stride), ((1, 1), (1, 1)), (1, 1)), g.relu(x), weight)})
     inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
     model = diptych.compile(graph, threads=2)
     assert not _kinds(model) & {"winograd_few", "winograd_streamed"}
+    assert stride == 1 or _kinds(model) & {"winograd", "winograd_products"}
     expected = interpret(graph, inputs, "f64")["y"]
     assert np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2)) < 2e-5
 
@@ -140,21 +178,13 @@ def test_every_form_gives_the_same(rng: np.random.Generator, monkeypatch: pytest
     machine = host.find(target)
     if not machine.is_host:
         pytest.skip(f"this machine cannot run {target}")
-    monkeypatch.setenv("DIPTYCH_CACHE", "off")  # it knows a model by its graph, which is the same for all forms
     graph = _graph_with_epilogue(rng, 3, 40, 64, 13, 10, heavy)
-    inputs = {k: rng.standard_normal(t.shape).astype(np.float32) for k, t in graph.input_types().items()}
-    expected = interpret(graph, inputs, "f64")["y"]
     forms = {}
     for s in winograd.candidates(3, 13, 10, 40, 4, machine, 2):
         if s.fused == fused and not s.depth and s.geometry.per_block in (5, 9, 12, 36):
             forms[s.geometry.m, s.group, s.panel_outer, s.geometry.per_block] = s
     assert len(forms) >= (6 if target == "x86-64-v4" else 3)
-    for form in forms.values():
-        monkeypatch.setattr(placement, "choose_winograd", lambda *_, form=form: form)
-        model = diptych.compile(graph, threads=2, target=target)
-        assert _kinds(model) & {"winograd" if fused else "winograd_products"}
-        error = np.abs(model(**inputs) - expected).max() / np.sqrt(np.mean(expected**2))
-        assert error < 1e-5, form
+    _check_forms(graph, forms.values(), target, {"winograd" if fused else "winograd_products"}, rng, monkeypatch)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
