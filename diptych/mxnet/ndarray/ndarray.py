@@ -317,16 +317,6 @@ class NDArray(Arithmetic, Fluent, Taped):
 
         return self._as(ndarray)
 
-    def _as(self, cls: type[NDArray]) -> NDArray:
-        if type(self) is cls:
-            return self
-        made = cls.__new__(cls)
-        made._array, made._pending, made._entry = self._array, self._pending, self._entry
-        made._grad, made._ctx = self._grad, self._ctx
-        if made._pending is not None:
-            made._pending[0].watch(made._pending[1], made)
-        return made
-
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self.__getstate__())
 

@@ -66,6 +66,17 @@ class Taped:
             made._pending[0].watch(made._pending[1], made)
         return made
 
+    def _as(self: Any, cls: Any) -> NDArray:
+        """The same memory as an array of another class."""
+        if type(self) is cls:
+            return self  # type: ignore[no-any-return]
+        made: NDArray = cls.__new__(cls)
+        made._array, made._pending, made._entry = self._array, self._pending, self._entry
+        made._grad, made._ctx = self._grad, self._ctx
+        if made._pending is not None:
+            made._pending[0].watch(made._pending[1], made)
+        return made
+
     def backward(self: Any, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
         """Carry the gradient (ones, or `out_grad`) back from this array to all that have one attached."""
         run_backward([self], [out_grad], retain_graph)

@@ -9,7 +9,7 @@ import numpy as np
 
 from diptych.errors import DiptychError, FormatError
 from diptych.frontends.mxnet.attributes import Attributes
-from diptych.frontends.mxnet.convert import DTYPE_NAMES, Effects, convert_node
+from diptych.frontends.mxnet.convert import DTYPE_NAMES, Effects, convert_node, dtype_of_name
 from diptych.frontends.mxnet.shapes import Inference
 from diptych.frontends.mxnet.symbol_schema import output_count
 from diptych.ir import TensorType
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from diptych.mxnet.symbol.symbol import Symbol
 
 __all__ = ["FullInference", "dtypes_of", "infer_shape", "infer_type"]
+
+
+def _dtype_of_attrs(text: str) -> str:
+    return "f32" if text in ("None", "-1") else dtype_of_name(text, "dtype")
 
 
 class FullInference(Inference):
@@ -76,7 +80,8 @@ class FullInference(Inference):
             self._forward_done.add(i)
             return
         if node.op.startswith("_random_") and node.attrs.get("shape") == "()" and self.shape((i, 0)) is None and not self.symbol.is_np_shape:
-            return  # what uses it will tell, in a later sweep
+            self._dtypes[i, 0] = _dtype_of_attrs(node.attrs.get("dtype", "None"))
+            return  # what uses it will tell the shape, in a later sweep
         converter = converter_of(node.op, False)
         if converter is None:
             raise FormatError(f"the operator {node.op} (layer {node.name}) is not supported")
