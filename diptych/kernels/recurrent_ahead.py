@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from diptych.codegen.builder import BOOL, Val
 from diptych.kernels.base import emits
-from diptych.kernels.recurrent import Ahead, RecurrentEmitter
+from diptych.kernels.recurrent import RecurrentEmitter
+from diptych.kernels.recurrent_params import Ahead
 from diptych.kernels.recurrent_units import GATES
 
 if TYPE_CHECKING:

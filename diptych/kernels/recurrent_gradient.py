@@ -15,7 +15,8 @@ from diptych.codegen.math import Math
 from diptych.ir.kernel import Kernel, Operand
 from diptych.ir.types import itemsize
 from diptych.kernels.base import emits
-from diptych.kernels.recurrent import STEP_NS, RecurrentEmitter, RecurrentParams
+from diptych.kernels.recurrent import RecurrentEmitter
+from diptych.kernels.recurrent_params import STEP_NS, RecurrentParams
 from diptych.kernels.recurrent_units import Units
 
 if TYPE_CHECKING:

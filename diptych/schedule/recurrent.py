@@ -11,9 +11,9 @@ import numpy as np
 from diptych.ir.kernel import Expr
 from diptych.kernels.pointwise import make_copy, make_fill, make_pointwise
 from diptych.kernels.pointwise_pack import make_pack_panels
-from diptych.kernels.recurrent import make_recurrent
 from diptych.kernels.recurrent_ahead import GROUP, choose_ahead
 from diptych.kernels.recurrent_gradient import make_lstm_backward, make_recurrent_backward
+from diptych.kernels.recurrent_params import make_recurrent
 from diptych.kernels.recurrent_units import GATES, choose_units
 from diptych.ops.base import OPS, attributes
 from diptych.schedule.contraction import emit_product, pack_matrix

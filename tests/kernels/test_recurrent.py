@@ -17,7 +17,7 @@ from diptych.errors import TypeRuleError
 from diptych.ir import Graph, TensorType
 from diptych.ir.kernel import Operand
 from diptych.kernels.base import emit_kernel
-from diptych.kernels.recurrent import make_recurrent
+from diptych.kernels.recurrent_params import make_recurrent
 from diptych.kernels.recurrent_units import GATES, choose_units
 from diptych.ops import OPS, Builder
 from diptych.options import Options
