@@ -16,7 +16,7 @@ from diptych.runtime.executable import aligned_bytes
 from diptych.runtime.threads import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from diptych.runtime.cache import ObjectCache
 
@@ -68,18 +68,19 @@ class SharedWeights:
                 self._found.setdefault(name, place)
         return name
 
-    def pack(self, wanted: Sequence[tuple[int, Callable[[Array], None]]], threads: int,
+    def pack(self, wanted: Sequence[tuple[int, Callable[[Array], Iterator[None] | None]]], threads: int,
              after: Callable[[], None] = lambda: None) -> list[str]:  # fmt: skip
         """Make constants (bytes, what writes them into so many zeros) and take them in, several at a time; returns their names.
 
-        `after` is called behind each.
+        `after` is called behind each, and wherever one that is large stops on the way.
         """
 
-        def make(entry: tuple[int, Callable[[Array], None]]) -> str:
+        def make(entry: tuple[int, Callable[[Array], Iterator[None] | None]]) -> str:
             nbytes, fill = entry
             large = nbytes > _SLAB // 2
             made = aligned_bytes(nbytes) if large else np.zeros(nbytes, np.uint8)
-            fill(made)
+            for _ in fill(made) or ():
+                after()
             after()
             return self._take(made, large)
 

@@ -18,7 +18,7 @@ from diptych.schedule.groups import VIEWS
 from diptych.schedule.views import View, contiguous
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from diptych.ir import Array, Graph, Node
     from diptych.kernels.tiling import Tiling
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from diptych.schedule.winograd import WinogradSchedule
     from diptych.targets.base import Target
 
-__all__ = ["Buffer", "Call", "Context", "Halo", "RowSums"]
+    Fill = Callable[[Array], Iterator[None] | None]
+
+__all__ = ["PART", "Buffer", "Call", "Context", "Halo", "RowSums"]
+
+PART = 1 << 22  # bytes of a source of constants that are read before their pages are let go
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Buffer:
     kind: str
     nbytes: int
     index: int = -1
-    fill: Callable[[Array], None] | None = None  # writes the content of weights into that many zeroed bytes, once
+    fill: Fill | None = None  # writes the content of weights into that many zeroed bytes, once
     halo: Halo | None = None
 
 
@@ -106,7 +110,7 @@ class Context:
     group: Group | None = None
 
     # -- memory -----------------------------------------------------------------------------------------------
-    def buffer(self, kind: str, nbytes: int, index: int = -1, fill: Callable[[Array], None] | None = None) -> int:
+    def buffer(self, kind: str, nbytes: int, index: int = -1, fill: Fill | None = None) -> int:
         self.buffers.append(Buffer(kind, nbytes, index, fill))
         return len(self.buffers) - 1
 
@@ -125,10 +129,11 @@ class Context:
 
         return self.packed(tuple(array.shape), fill, dtype)
 
-    def packed(self, shape: tuple[int, ...], fill: Callable[[Array], None], dtype: str = "f32") -> View:
+    def packed(self, shape: tuple[int, ...], fill: Fill, dtype: str = "f32") -> View:
         """A constant that is worked out (and its source let go) when the plan is made, several at a time.
 
-        `fill(out)` writes it into zeros of this shape: in its place, for a copy of a large one would be felt.
+        `fill(out)` writes it into zeros of this shape: in its place, for a copy of a large one would be felt. Where its source
+        is large it is a generator that stops behind every PART bytes of it, for what was read to be let go.
         """
         kind = numpy_dtype(dtype)
         buffer = self.buffer("weights", prod(shape) * itemsize(dtype), fill=lambda raw: fill(raw.view(kind).reshape(shape)))

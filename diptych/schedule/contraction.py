@@ -18,6 +18,7 @@ from diptych.kernels.skinny import ROWS, choose_skinny
 from diptych.kernels.skinny_zeros import zeros_scratch
 from diptych.kernels.tiling import Tiling, alternatives, choose
 from diptych.ops.base import OPS, attributes
+from diptych.schedule.context import PART
 from diptych.schedule.dilated import input_pads, lower_dilated, rectangles
 from diptych.schedule.gate import scaled_weights
 from diptych.schedule.groups import VIEWS
@@ -27,7 +28,7 @@ from diptych.schedule.weights import channel_rows, pack_conv_weights
 from diptych.schedule.winograd import lower_winograd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from diptych.ir import Array, Graph, Node
     from diptych.kernels.tiling import Tiling
@@ -192,7 +193,15 @@ def pack_matrix(ctx: Context, b: View | Array, transposed: bool, batch: tuple[in
         b = b if transposed else np.swapaxes(b, -1, -2)  # [..., n, k]
         own, (n, k) = b.shape[:-2], b.shape[-2:]
         matrices = b[..., None]
-        view = ctx.packed((*own, -(-n // PANEL), k * PANEL), lambda out: pack_weights(matrices, out))
+        panels, at_once = -(-n // PANEL), max(1, PART // max(1, PANEL * k * b.itemsize))
+
+        def fill(packed: Array) -> Iterator[None]:
+            for first in range(0, panels, at_once):
+                rows = matrices[..., first * PANEL : (first + at_once) * PANEL, :, :]
+                pack_weights(rows, packed[..., first : first + at_once, :])
+                yield
+
+        view = ctx.packed((*own, panels, k * PANEL), fill)
     else:
         if transposed:
             b = b.transpose((*range(len(b.shape) - 2), len(b.shape) - 1, len(b.shape) - 2))

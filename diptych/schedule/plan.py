@@ -281,7 +281,8 @@ def _blob(buffers: list[tuple[int, Buffer]], out: Array, threads: int, after: Ca
     def fill(place: tuple[int, Buffer]) -> None:
         at, buffer = place
         assert buffer.fill is not None
-        buffer.fill(out[at : at + buffer.nbytes])
+        for _ in buffer.fill(out[at : at + buffer.nbytes]) or ():
+            after()
         buffer.fill = None  # and with it its source
         if buffer.nbytes > _LARGE:
             after()

@@ -14,12 +14,12 @@ from diptych.kernels.strassen_rows import make_strassen_rows
 from diptych.kernels.tile import PANEL
 from diptych.kernels.tiling import pixel_tiles
 from diptych.ops.base import OPS
-from diptych.schedule.context import RowSums
+from diptych.schedule.context import PART, RowSums
 from diptych.schedule.options import pick, product_key
 from diptych.schedule.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from diptych.ir import Array
     from diptych.schedule.context import Context
@@ -110,7 +110,17 @@ def _product(ctx: Context, a: RowSums, w: Array, half: int, expr: Expr, sides: S
     columns = _column_scales(w)
     params = _params(ctx.target, ctx.threads, batch, rows, n, depth, half, expr, columns is not None)
     shape = (params.panel_pairs, depth // (2 * half) * len(PRODUCTS) * half * PANEL)
-    weights = ctx.packed(shape, lambda out: pack_strassen(w, half, params.pairs_per_tile, columns, out))
+    group = params.pairs_per_tile
+    at_once = group * max(1, PART // (depth * group * 2 * PANEL * w.itemsize))
+
+    def fill(packed: Array) -> Iterator[None]:
+        for first in range(0, params.panel_pairs, at_once):
+            part = slice(first * 2 * PANEL, (first + at_once) * 2 * PANEL)
+            scales = None if columns is None else columns[part]
+            pack_strassen(w[:, part], half, group, scales, packed[first : first + at_once])
+            yield
+
+    weights = ctx.packed(shape, fill)
     args = [a.sums, weights, a.scales]
     if columns is not None:
         args.append(ctx.weights((1 / columns).astype(np.float32)))
