@@ -36,9 +36,10 @@ _CHAIN = 64  # additions in one chain, at most, of sums of some thousand element
 def chain_of(depth: int) -> int:
     """The longest chain of additions in a sum of `depth` elements: it is cut into parts, which are added up.
 
-    As long as the parts are many for very deep sums, where the chain over the parts would round more than those within.
+    As long as the parts are many for very deep sums, where the chain over the parts would round more than those within. A
+    multiple of PANEL, which every loop over the depth walks in whole turns.
     """
-    return max(_CHAIN, isqrt(depth))
+    return -(-max(_CHAIN, isqrt(depth)) // PANEL) * PANEL
 
 
 def sets_of(rows: int, vectors: int, target: Target) -> int:

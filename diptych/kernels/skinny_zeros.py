@@ -99,6 +99,7 @@ class _Emitter(SkinnyEmitter):
         vectors = PANEL // self.lanes
         sets = [RegisterTile(fn, 1, panels) for _ in range(min(_UNROLL, sets_of(1, panels * vectors, fn.target)))]
         part = chain_of(depth) * len(sets)
+        assert part % _UNROLL == 0, f"a part of {part} elements is not whole turns of {_UNROLL}"
         total = RegisterTile(fn, 1, panels)
         zero = fn.const(0.0, "f32", self.lanes).ir
         with fn.loop(0, self.count, part, name="part") if part < depth else nullcontext(fn.index(0)) as start:

@@ -137,7 +137,7 @@ def _zeros_model(graph: Graph, threads: int, level: str | None = None) -> diptyc
 
 
 # One vector and a tail, fewer panels than streams, panels left over, sums in parts.
-@pytest.mark.parametrize(("k", "n"), [(64, 1), (67, 21), (512, 512), (100, 200), (784, 333), (9001, 70)])
+@pytest.mark.parametrize(("k", "n"), [(64, 1), (67, 21), (512, 512), (100, 200), (784, 333), (9001, 70), (9801, 300), (4500, 1000)])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("level", [None, "x86-64-v3"])
 def test_zeros_are_left_out(rng: np.random.Generator, k: int, n: int, threads: int, level: str | None) -> None:
