@@ -226,8 +226,9 @@ def test_layers_take_symbols_of_the_numpy_interface(numpy_like):
     np.testing.assert_allclose(net(x, x).asnumpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_choice_takes_weights_of_float32(numpy_like):
-    weights = mx.np.ones(777) / 777
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_choice_takes_weights_that_were_rounded(numpy_like, dtype):
+    weights = (mx.np.ones(777) / 777).astype(dtype)
     drawn = mx.np.random.choice(777, 50, True, weights).asnumpy()
     assert drawn.min() >= 0
     assert drawn.max() < 777

@@ -178,9 +178,11 @@ def randint(low: int, high: int | None = None, size: Any = None, dtype: Any = No
 def choice(a: Any, size: Any = None, replace: bool = True, p: Any = None, ctx: Any = None, out: Any = None) -> Any:
     """Elements (or numbers below a) drawn at random."""
     if p is not None:
-        p = np.asarray(_value(p), np.float64)
+        p = np.asarray(_value(p))
+        near = np.sqrt(np.finfo(p.dtype).eps) if p.dtype.kind == "f" else 0.0
+        p = p.astype(np.float64)
         total = p.sum()
-        if abs(total - 1) < 1e-5:  # of float32, whose sum NumPy would find too far from 1
+        if abs(total - 1) < near:  # NumPy measures by float64, whatever the weights were rounded to
             p = p / total
     found = random_state.generator().choice(_value(a), size, replace, p)
     return _new(found, np.asarray(found).dtype, ctx, out)
