@@ -179,10 +179,11 @@ def choice(a: Any, size: Any = None, replace: bool = True, p: Any = None, ctx: A
     """Elements (or numbers below a) drawn at random."""
     if p is not None:
         p = np.asarray(_value(p))
-        near = np.sqrt(np.finfo(p.dtype).eps) if p.dtype.kind == "f" else 0.0
+        # NumPy measures by float64; these may have been rounded to float32, or less, on their way.
+        near = np.sqrt(max(np.finfo(t).eps for t in (p.dtype if p.dtype.kind == "f" else np.float32, np.float32)))
         p = p.astype(np.float64)
         total = p.sum()
-        if abs(total - 1) < near:  # NumPy measures by float64, whatever the weights were rounded to
+        if abs(total - 1) < near:
             p = p / total
     found = random_state.generator().choice(_value(a), size, replace, p)
     return _new(found, np.asarray(found).dtype, ctx, out)
