@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from diptych.targets.base import Target
 
-__all__ = ["BOOL", "I8", "I32", "I64", "PTR", "VOID", "Fn", "Index", "Val", "Var", "memory_type", "register_type"]
+__all__ = ["BOOL", "I8", "I32", "I64", "PTR", "VOID", "Fn", "Index", "Val", "Var", "memory_type", "register_type", "undefined"]
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 BOOL = I1
@@ -68,7 +68,8 @@ def _constant(dtype: str, lanes: int, value: float | int, text: str) -> ir.Const
 
 
 @cache
-def _undefined(dtype: str, lanes: int) -> ir.Constant:
+def undefined(dtype: str, lanes: int) -> ir.Constant:
+    """Lanes that nobody reads."""
     return ir.Constant(register_type(dtype, lanes), ir.Undefined)
 
 
@@ -285,7 +286,7 @@ class Fn:
         assert value.lanes == 1
         if isinstance(value.ir, ir.Constant):
             return Val(ir.Constant(register_type(value.dtype, lanes), [value.ir.constant] * lanes), value.dtype, lanes)
-        undef = _undefined(value.dtype, lanes)
+        undef = undefined(value.dtype, lanes)
         one = self.b.insert_element(undef, value.ir, _constant("i32", 1, 0, "0"))
         return Val(self.b.shuffle_vector(one, undef, _constant("i32", lanes, 0, "0")), value.dtype, lanes)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
-from diptych.codegen.builder import I32, Val, register_type
+from diptych.codegen.builder import I32, Val, undefined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,10 +48,6 @@ def pieces(count: int) -> list[tuple[int, int]]:
     return out
 
 
-def _undefined(dtype: str, lanes: int) -> ir.Constant:
-    return ir.Constant(register_type(dtype, lanes), ir.Undefined)
-
-
 @lru_cache(1 << 12)
 def _mask(lanes: tuple[int, ...]) -> ir.Constant:
     return ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
@@ -65,7 +61,7 @@ def shuffle(fn: Fn, a: Val, b: Val | None, mask: Sequence[int]) -> Val:
     if len(mask) == 1:
         source = a if mask[0] < a.lanes or b is None else b
         return Val(fn.b.extract_element(source.ir, ir.Constant(I32, mask[0] % a.lanes)), a.dtype, 1)
-    other: Any = b.ir if b is not None else _undefined(a.dtype, a.lanes)
+    other: Any = b.ir if b is not None else undefined(a.dtype, a.lanes)
     return Val(fn.b.shuffle_vector(a.ir, other, _mask(tuple(mask))), a.dtype, len(mask))
 
 
@@ -122,7 +118,7 @@ def load_lanes(fn: Fn, base: ir.Value, at: Index, stride: int, dtype: str, lanes
     for i in range(count):
         one = fn.load(fn.at(base, fn.iadd(at, i * stride), dtype), dtype)
         if gathered is None:
-            gathered = fn.splat(one, lanes).ir if count < lanes else _undefined(dtype, lanes)
+            gathered = fn.splat(one, lanes).ir if count < lanes else undefined(dtype, lanes)
         gathered = fn.b.insert_element(gathered, one.ir, ir.Constant(I32, i))
     return Val(gathered, dtype, lanes)
 

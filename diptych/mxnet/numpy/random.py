@@ -180,7 +180,7 @@ def choice(a: Any, size: Any = None, replace: bool = True, p: Any = None, ctx: A
     if p is not None:
         p = np.asarray(_value(p))
         # NumPy measures by float64; these may have been rounded to float32, or less, on their way.
-        near = np.sqrt(max(np.finfo(t).eps for t in (p.dtype if p.dtype.kind == "f" else np.float32, np.float32)))
+        near = np.sqrt(np.finfo(np.float16 if p.dtype == np.float16 else np.float32).eps)
         p = p.astype(np.float64)
         total = p.sum()
         if abs(total - 1) < near:

@@ -21,7 +21,7 @@ from diptych.mxnet.ops import live
 from diptych.mxnet.ops.prepare import converter_of, run_host
 from diptych.mxnet.ops.registry import find
 from diptych.mxnet.symbol import backward, infer_control, np_call
-from diptych.mxnet.symbol.node import SymNode, topological
+from diptych.mxnet.symbol.node import SymNode, shapeless_draw, topological
 from diptych.mxnet.tape import state
 from diptych.ops.build import Builder
 
@@ -79,7 +79,7 @@ class FullInference(Inference):
                 self._dtypes[i, k] = dtype_of(array)
             self._forward_done.add(i)
             return
-        if node.op.startswith("_random_") and node.attrs.get("shape") == "()" and self.shape((i, 0)) is None and not self.symbol.is_np_shape:
+        if shapeless_draw(node.op, node.attrs) and self.shape((i, 0)) is None and not self.symbol.is_np_shape:
             self._dtypes[i, 0] = _dtype_of_attrs(node.attrs.get("dtype", "None"))
             return  # what uses it will tell the shape, in a later sweep
         converter = converter_of(node.op, False)

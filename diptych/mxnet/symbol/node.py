@@ -10,9 +10,9 @@ from diptych.frontends.mxnet.symbol_schema import mutated_inputs, output_count, 
 from diptych.mxnet.tape import state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["HIDDEN", "Entry", "SymNode", "freeze", "thaw", "topological"]
+__all__ = ["HIDDEN", "Entry", "SymNode", "freeze", "shapeless_draw", "thaw", "topological"]
 
 # User attributes that libmxnet keeps as `__key__` and shows under both names.
 HIDDEN = ("ctx_group", "lr_mult", "wd_mult", "force_mirroring", "mirror_stage")
@@ -132,3 +132,8 @@ def thaw(graph: SymbolGraph) -> list[Entry]:
         made.append(SymNode(n.op, n.name, [(made[i], k) for i, k in n.inputs], n.attrs if n.op is not None else {}, user,
                             n.subgraphs))  # fmt: skip
     return [(made[i], k) for i, k in graph.heads]
+
+
+def shapeless_draw(op: str, attrs: Mapping[str, str]) -> bool:
+    """Whether an operator draws numbers and was told no shape: what uses them tells it (`sym.random.randn()`)."""
+    return op.startswith("_random_") and attrs.get("shape") == "()"

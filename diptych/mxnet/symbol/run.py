@@ -15,7 +15,7 @@ from diptych.mxnet.ops import live
 from diptych.mxnet.ops.prepare import Prepared, converter_of, finish, has_graph
 from diptych.mxnet.ops.registry import find
 from diptych.mxnet.symbol import control, np_call
-from diptych.mxnet.symbol.node import topological
+from diptych.mxnet.symbol.node import shapeless_draw, topological
 from diptych.mxnet.tape import state
 from diptych.ops.build import Builder
 
@@ -52,7 +52,7 @@ def run(symbol: Symbol, operands: Mapping[str, NDArray], monitor: Any = None, mo
 def open_shapes(symbol: Symbol, order: list[SymNode], known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Shapes by node of arrays that are made with unknown extents (`zeros(shape=(0, 8))`), told by what uses them."""
     open_nodes = [n for n in order if n.op is not None and not n.inputs and (
-        {"0", "-1"} & set(_extents(n.attrs.get("shape", ""))) or (n.op.startswith("_random_") and n.attrs.get("shape") == "()"))]
+        {"0", "-1"} & set(_extents(n.attrs.get("shape", ""))) or shapeless_draw(n.op, n.attrs))]
     if not open_nodes or state.np_shape:
         return {}
     internals = symbol.get_internals()
