@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,14 @@ FOLDER = Path(__file__).parent
 
 
 def demo(batch: int = 1) -> Subject:
-    """The digits network, to be answered in batches of `batch` images."""
+    """The digits network, to be answered in batches of `batch` images; without PyTorch its twin is left out."""
     with np.load(FOLDER / "digits_held_out.npz") as data:
         images = (data["pixels"].astype(np.float32) / 16)[:, None]
         labels = data["labels"].astype(np.int64)
     return Subject(
         name="digits",
         inputs={"data": np.ascontiguousarray(images[np.arange(batch) % len(images)])},
-        torch="diptych.compare.demo.network:digits",
+        torch="diptych.compare.demo.network:digits" if find_spec("torch") else "",
         arguments={"batch": batch},
         symbol=str(FOLDER / "digits-symbol.json"),
         params=str(FOLDER / "digits-0000.params"),
